@@ -1,0 +1,59 @@
+# make report [STUDY=smoke]   the report of a study (default: params.yaml, the demo)
+# make figures                pull data, encoders and scores from the DVC remote, then the report
+# make test | test-slow       the tests: under 25 minutes with the installation | the whole demo and many kills
+# make lint | format          what `make test` checks first | mend what can be mended
+# make lock                   solve requirements.lock again after a change in pyproject.toml
+
+PYTHON ?= python3
+VENV ?= .venv
+STUDY ?=
+GPUS ?= 4
+UV := uv==0.13.9
+PARAMS := $(if $(STUDY),studies/$(STUDY).yaml,params.yaml)
+MADE := $(VENV)/.made
+
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+# The code of this folder, also when the environment is shared with another clone.
+export PYTHONPATH := $(CURDIR)/src
+
+.PHONY: report figures test test-slow lint format lock
+
+report: $(MADE)
+	@vtabflow check $(PARAMS)
+	@snakemake --cores all --resources gpu=$(GPUS) --config params=$(PARAMS) --quiet rules host
+	@vtabflow status $(PARAMS)
+
+figures: $(MADE)
+	dvc pull
+	$(MAKE) report
+
+test: lint
+	python -m pytest -q -m "not slow" --durations=15
+
+test-slow: $(MADE)
+	python -m pytest -q -m slow --durations=15
+
+lint: $(MADE)
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check workflow
+	vtabflow code status
+	snakemake --lint
+
+format: $(MADE)
+	ruff check --fix .
+	ruff format .
+	snakefmt workflow
+
+lock:
+	uv pip compile --universal --generate-hashes --extra dev --python-version 3.11 --no-header pyproject.toml -o requirements.lock
+
+$(MADE): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12 ...")'
+	@echo "making $(VENV): about 6 GB, a few minutes"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+	@uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	@uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $(MADE)

@@ -1,0 +1,3 @@
+from vtabflow.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,165 @@
+"""The command `vtabflow`: one subcommand for each step, and a few that look after studies and code.
+
+Exit codes: 0 done, 1 a failed run, 2 bad input, 130 interrupted.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from vtabflow import __version__
+from vtabflow.errors import RunError, UserError
+
+STEPS = {
+    "prepare": "lay down the store of a dataset",
+    "pretrain": "obtain an encoder",
+    "finetune": "adapt encoders to tasks: the cells of one pack",
+    "report": "make the page of a study; without --spec, of params.yaml with whatever cells are there",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="vtabflow", description=__doc__.splitlines()[0])
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for step, text in STEPS.items():
+        command = commands.add_parser(step, help=text, description=text)
+        command.add_argument("--spec", required=step != "report", metavar="FILE", help="the frozen settings: results/specs/<step>/<key>.json")
+        command.add_argument("--threads", type=int, default=None, help="processor threads for the numeric libraries")
+        if step in {"pretrain", "finetune"}:
+            command.add_argument("--gpus", type=int, default=1, help="GPUs to lease; without any, the CPU is used")
+        if step == "report":
+            command.add_argument("--params", default="params.yaml", help="the study, if no --spec is given")
+            command.add_argument("--publish", action="store_true", help="copy the page to results/reports/<study>/ as the current one")
+    for name, text in (
+        ("check", "check a study's settings and say its size"),
+        ("status", "say what of a study is there and what is missing"),
+        ("gc", "remove the results that no study refers to"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        if name == "gc":
+            command.add_argument("--yes", action="store_true", help="really remove; without it, only say what would go")
+            command.add_argument("studies", nargs="*", metavar="FILE", help="the studies to keep (default: params.yaml and studies/*.yaml)")
+        else:
+            command.add_argument("params", nargs="?", default="params.yaml")
+    commands.add_parser("methods", help="the methods, their families and what they learn from")
+    code = commands.add_parser("code", help="code.lock: say, accept or bump what has changed in the code")
+    code.add_argument("action", choices=["status", "accept", "bump"], help="accept: same results; bump: new results")
+    code.add_argument("units", nargs="*", help="for example methods/rotation (default: all that have changed)")
+    bench = commands.add_parser("bench", help="images/s of the real fine-tuning loop beside the bare step", add_help=False)
+    bench.add_argument("arguments", nargs=argparse.REMAINDER)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors meant for people are printed as one sentence, without a traceback."""
+    arguments = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return _run(arguments) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was finished stays finished, run again to go on", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if os.environ.get("VTABFLOW_DEBUG"):
+            traceback.print_exc()
+        print(f"error: {error}; free the disk or mend the permission, then run again", file=sys.stderr)
+        return 1
+
+
+def _terminated(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(arguments: argparse.Namespace) -> int | None:
+    command = arguments.command
+    if command in STEPS:
+        return _step(command, arguments)
+    if command == "bench":
+        from vtabflow.finetune import bench
+
+        return bench.main(arguments.arguments)
+    if command == "methods":
+        return _methods()
+    if command == "code":
+        return _code(arguments)
+    from vtabflow import overview
+
+    if command == "check":
+        return overview.check(arguments.params)
+    if command == "status":
+        return overview.status(arguments.params)
+    return overview.collect_garbage(arguments.studies, really=arguments.yes)
+
+
+def _step(step: str, arguments: argparse.Namespace) -> None:
+    from vtabflow import devices
+
+    devices.use_threads(arguments.threads)
+    spec = _spec(step, arguments)
+    if step in {"pretrain", "finetune"}:
+        devices.lease(arguments.gpus)
+    elif step == "prepare":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # preparing needs no GPU, and TensorFlow would take one whole
+    module = importlib.import_module(f"vtabflow.{step}.step")
+    module.run(spec)
+    if getattr(arguments, "publish", False):
+        module.publish(spec)
+
+
+def _spec(step: str, arguments: argparse.Namespace) -> dict:
+    from vtabflow.files import read_json
+
+    if arguments.spec is None:
+        from vtabflow.keys import plan
+        from vtabflow.study import load
+
+        return plan(load(arguments.params)).page
+    try:
+        spec = read_json(arguments.spec)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no spec {arguments.spec}; snakemake and `vtabflow check` write specs under results/specs") from error
+    except ValueError as error:
+        raise UserError(f"{arguments.spec} is not JSON ({error}); `vtabflow check` writes it again") from error
+    if not isinstance(spec, dict) or spec.get("step") != step:
+        raise UserError(f"{arguments.spec} is not a spec for {step}; specs lie under results/specs/{step}")
+    return spec
+
+
+def _methods() -> None:
+    from vtabflow import catalogue
+
+    uses = {"images": "images", "labels": "all labels", "subset": "a labelled subset"}
+    rows = [("id", "method", "family", "learns from", "reference")]
+    for info in catalogue.methods().values():
+        learns = " + ".join(dict.fromkeys(uses[use] for use in info.streams.values())) or "nothing"
+        rows.append((info.id, info.display, info.family, learns, info.reference))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]))
+
+
+def _code(arguments: argparse.Namespace) -> int:
+    from vtabflow.code import CodeLock
+
+    if not Path("code.lock").exists() and not Path("src/vtabflow").exists():
+        raise UserError("there is no code.lock here; run this in the project's folder")
+    lock = CodeLock()
+    if arguments.action == "status":
+        changed = lock.changed()
+        print("\n".join(changed) if changed else "code.lock is up to date")
+        return 1 if changed else 0
+    chosen = lock.settle(bump=arguments.action == "bump", names=arguments.units)
+    print(f"{arguments.action}: {', '.join(chosen) if chosen else 'nothing had changed'}")
+    return 0

@@ -1,0 +1,306 @@
+"""A study's jobs: the spec of every store, encoder, pack and page, each under a key that digests all that it is made from.
+
+A key holds what goes in (settings, digests of images and labels, code identity) and never how the work is done (pack sizes,
+threads, devices, paths, file times). Nothing here imports torch; a study of 684 cells takes well under a second.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vtabflow import catalogue
+from vtabflow.code import CodeLock
+from vtabflow.files import digest, read_json, write_json
+from vtabflow.networks.table import NETWORKS
+from vtabflow.prepare.fingerprint import identity as folder_identity
+from vtabflow.prepare.tasks import UPSTREAM_STANDIN, Task, renderers
+from vtabflow.study import Study
+
+Spec = dict[str, Any]
+SPECS = Path("results/specs")
+FINGERPRINTS = Path("scratch/fingerprints.json")
+
+
+@dataclass
+class Plan:
+    """The specs of a study by key, and its page. The order of `packs` is the order of the work."""
+
+    study: Study
+    stores: dict[str, Spec] = field(default_factory=dict)
+    encoders: dict[str, Spec] = field(default_factory=dict)
+    cells: dict[str, Spec] = field(default_factory=dict)
+    packs: dict[str, Spec] = field(default_factory=dict)
+    page: Spec = field(default_factory=dict)
+
+    def specs(self) -> list[Spec]:
+        return [*self.stores.values(), *self.encoders.values(), *self.packs.values(), self.page]
+
+
+def plan(study: Study, root: Path | str = ".") -> Plan:
+    """All specs of a study.
+
+    Args:
+        root: the project's folder; relative paths of image folders and code.lock start there.
+
+    Raises:
+        UserError: an image folder that is missing, empty or not readable.
+    """
+    return _Planner(study, Path(root)).plan()
+
+
+class _Planner:
+    def __init__(self, study: Study, root: Path):
+        self.study, self.root = study, root
+        self.lock = CodeLock(root / "code.lock")
+        self.image = {"size": study.prepare.image_size, "resize": study.prepare.resize}
+
+    def plan(self) -> Plan:
+        made = Plan(self.study)
+        upstream = self._upstream_store()
+        encoders = {method: self._encoder(method, upstream) for method in self.study.methods}
+        if any(spec["upstream"] for spec in encoders.values()):
+            made.stores[upstream["key"]] = upstream
+        made.encoders = {spec["key"]: spec for spec in encoders.values()}
+        # Task by task, so that the cells of a pack share a store.
+        for name in self.study.tasks:
+            task = self.study.task(name)
+            store = self._task_store(task)
+            made.stores[store["key"]] = store
+            for budget in self.study.budgets:
+                for method in self.study.methods:
+                    for seed in self.study.seeds:
+                        cell = self._cell(task, store, encoders[method], budget, seed)
+                        made.cells[cell["key"]] = cell
+        made.packs = self._packs(list(made.cells.values()))
+        made.page = self._page(list(made.cells.values()), upstream)
+        return made
+
+    # ---- stores
+
+    def _task_store(self, task: Task) -> Spec:
+        rows = "all" if "full" in self.study.budgets else "1k"
+        if task.source == "folder":
+            return self._folder_store(task.id, "task", rows)
+        drawn = self.study.prepare.procedural
+        counts = {"train": drawn.train, "val": drawn.val, "test": drawn.test}
+        return self._procedural_store(task.dataset, str(task.module), counts, rows)
+
+    def _upstream_store(self) -> Spec:
+        if self.study.upstream != UPSTREAM_STANDIN:
+            return self._folder_store(self.study.upstream, "upstream", "all")
+        drawn = self.study.prepare.procedural
+        counts = {"train": drawn.upstream, "val": drawn.val, "test": 0}
+        return self._procedural_store(UPSTREAM_STANDIN, renderers()[UPSTREAM_STANDIN][0], counts, "all")
+
+    def _procedural_store(self, dataset: str, module: str, counts: dict[str, int], rows: str) -> Spec:
+        settings = {"module": module, "seed": self.study.prepare.procedural.seed, "counts": counts}
+        drawn = {"source": "procedural", "dataset": dataset, **settings}
+        tasks = [task for task, (its_module, _) in renderers().items() if its_module == module]
+        classes = {task: renderers()[task][1] for task in tasks}
+        code = self.lock.identity(f"prepare/procedural/{module}")
+        return self._store(dataset, "procedural", settings, tasks, classes, rows, drawn, drawn, code)
+
+    def _folder_store(self, dataset: str, role: str, rows: str) -> Spec:
+        folder = self.study.prepare.folders[dataset]
+        path = self.root / folder.path
+        found = folder_identity(path, self.root / FINGERPRINTS)
+        split = {"seed": self.study.prepare.split_seed, "fractions": list(self.study.prepare.split)}
+        settings = {"path": folder.path, "invalid": folder.invalid, "split": split, "role": role}
+        how = {"source": "folder", "role": role, "invalid": folder.invalid, "split": split}
+        images, labels = {**how, "images": found["images"]}, {**how, "labels": found["labels"]}
+        code = self.lock.identity("prepare/folder")
+        return self._store(dataset, "folder", settings, [dataset], {dataset: found["classes"]}, rows, images, labels, code)
+
+    def _store(
+        self,
+        dataset: str,
+        source: str,
+        settings: Spec,
+        tasks: list[str],
+        classes: dict[str, int],
+        rows: str,
+        images: Spec,
+        labels: Spec,
+        code: str,
+    ) -> Spec:
+        # What a cell or an encoder takes from a store does not depend on the rows beyond its own: they are in the store's key alone.
+        identity = {"images": digest([images, self.image, code]), "labels": digest([labels, tasks, code])}
+        key = digest(["store", dataset, identity, rows])
+        return {
+            "step": "prepare",
+            "key": key,
+            "dataset": dataset,
+            "folder": f"data/stores/{dataset}/{key}",
+            "receipt": f"data/stores/{dataset}/{key}.json",
+            "manifest": f"data/manifests/{dataset}/{key}.json",
+            "source": source,
+            "settings": settings,
+            "image": self.image,
+            "rows": rows,
+            "tasks": tasks,
+            "classes": classes,
+            "identity": identity,
+            "code": code,
+        }
+
+    # ---- encoders
+
+    def _encoder(self, method: str, store: Spec) -> Spec:
+        info = catalogue.methods()[method]
+        pretrain = self.study.pretrain
+        network = NETWORKS[pretrain.network]
+        code = {
+            "method": self.lock.identity(f"methods/{info.module}"),
+            "network": self.lock.identity(f"networks/{network['module']}"),
+        }
+        identity: Spec = {"method": method, "network": pretrain.network, "image_size": self.image["size"], "code": code}
+        upstream = None
+        settings: Spec = {}
+        if info.streams:
+            uses = set(info.streams.values())
+            settings = self.study.method_settings(method)
+            subset = pretrain.subset.model_dump() if "subset" in uses else None
+            identity |= {"settings": settings, "seed": pretrain.seed, "images": store["identity"]["images"], "subset": subset}
+            if uses & {"labels", "subset"}:
+                identity["labels"] = store["identity"]["labels"]
+            upstream = {
+                "dataset": store["dataset"],
+                "folder": store["folder"],
+                "receipt": store["receipt"],
+                "task": store["tasks"][0],
+                "classes": store["classes"][store["tasks"][0]],
+                "subset": subset,
+            }
+        key = digest(["encoder", identity])
+        return {
+            "step": "pretrain",
+            "key": key,
+            "method": method,
+            "display": info.display,
+            "family": info.family,
+            "folder": f"results/encoders/{method}/{key}",
+            "receipt": f"results/encoders/{method}/{key}.json",
+            "scratch": f"scratch/pretrain/{key}",
+            "network": pretrain.network,
+            "image_size": self.image["size"],
+            "seed": pretrain.seed,
+            "settings": settings,
+            "upstream": upstream,
+            "identity": identity,
+            "code": code,
+        }
+
+    # ---- cells and packs
+
+    def _cell(self, task: Task, store: Spec, encoder: Spec, budget: str, seed: int) -> Spec:
+        settings = {**self.study.finetune.model_dump(), "resize": self.image["resize"]}
+        for name in ("learning_rates", "steps", "decay_at"):
+            settings[name] = list(settings[name])
+        code = self.lock.identity("finetune")
+        identity = {
+            "encoder": encoder["key"],
+            "task": [task.id, store["identity"]],
+            "budget": budget,
+            "seed": seed,
+            "image_size": self.image["size"],
+            "settings": settings,
+            "code": code,
+        }
+        key = digest(["cell", identity])
+        method = encoder["method"]
+        return {
+            "key": key,
+            "method": method,
+            "task": task.id,
+            "budget": budget,
+            "seed": seed,
+            "source": task.source,
+            "classes": store["classes"][task.id],
+            "image_size": self.image["size"],
+            "folder": f"results/scores/{method}/{task.id}/{budget}/{key}",
+            "scratch": f"scratch/finetune/{key}",
+            "encoder": {name: encoder[name] for name in ("key", "folder", "receipt")},
+            "store": {name: store[name] for name in ("dataset", "key", "folder", "receipt")},
+            "settings": settings,
+            "identity": identity,
+            "code": code,
+        }
+
+    def _packs(self, cells: list[Spec]) -> dict[str, Spec]:
+        """The partition follows from the study alone, never from what exists: any node that plans the study finds the same packs."""
+        size = self.study.run.cells_per_job
+        packs = {}
+        for start in range(0, len(cells), size):
+            chosen = cells[start : start + size]
+            pack = digest(["pack", [cell["key"] for cell in chosen]])
+            packs[pack] = {"step": "finetune", "key": pack, "pack": pack, "receipt": f"results/packs/{pack}.json", "cells": chosen}
+        return packs
+
+    # ---- the page
+
+    def _page(self, cells: list[Spec], upstream: Spec) -> Spec:
+        methods = [catalogue.methods()[name] for name in self.study.methods]
+        tasks = [self.study.task(name) for name in self.study.tasks]
+        classes = {cell["task"]: cell["classes"] for cell in cells}
+        shown = {
+            "study": self.study.study,
+            "methods": [{"id": m.id, "display": m.display, "family": m.family} for m in methods],
+            "tasks": [
+                {"id": t.id, "display": t.display, "group": t.group, "source": t.source, "dataset": t.dataset, "classes": classes[t.id]} for t in tasks
+            ],
+            "budgets": list(self.study.budgets),
+            "seeds": list(self.study.seeds),
+            "upstream": {"id": upstream["dataset"], "display": self._display(upstream["dataset"]), "source": upstream["source"]},
+            "network": self.study.pretrain.network,
+            "evaluation": self.study.finetune.evaluation,
+            "settings": self.study.report.model_dump(),
+            "code": self.lock.identity("report"),
+        }
+        key = digest(["page", shown, sorted(cell["key"] for cell in cells)])
+        folder = f"results/reports/{self.study.study}"
+        return {
+            "step": "report",
+            "key": key,
+            "folder": f"{folder}/{key}",
+            "receipt": f"{folder}/{key}.json",
+            **shown,
+            "cells": [
+                {name: cell[name] for name in ("key", "method", "task", "budget", "seed", "folder")} | {"encoder": cell["encoder"]["folder"]}
+                for cell in cells
+            ],
+        }
+
+    def _display(self, upstream: str) -> str:
+        if upstream == UPSTREAM_STANDIN:
+            return "procedural upstream set"
+        return self.study.prepare.folders[upstream].display or upstream
+
+
+def freeze(made: Plan, root: Path | str = ".") -> None:
+    """Write every spec to results/specs/<step>/<key>.json: from here on a job reads its spec and never params.yaml."""
+    for spec in made.specs():
+        path = Path(root) / spec_path(spec["step"], spec["key"])
+        if not path.exists() or read_json(path) != spec:
+            write_json(path, spec)
+
+
+def spec_path(step: str, key: str) -> Path:
+    return SPECS / step / f"{key}.json"
+
+
+def is_complete(spec: Spec, root: Path | str = ".") -> bool:
+    """Whether a result is there: its small JSON is written last. A pack is complete when all its cells are."""
+    if spec.get("step") == "finetune":
+        return all(is_complete(cell, root) for cell in spec["cells"])
+    last = {"prepare": "manifest.json", "pretrain": "card.json", "report": "card.json"}.get(spec.get("step", ""), "score.json")
+    return (Path(root) / spec["folder"] / last).exists()
+
+
+def forget_lost(made: Plan, root: Path | str = ".") -> None:
+    """Remove receipts whose result is gone (deleted by hand, or not pulled), so that Snakemake asks for the result again."""
+    for spec in made.specs():
+        if not is_complete(spec, root):
+            (Path(root) / spec["receipt"]).unlink(missing_ok=True)
+    page = Path(root) / "results/reports" / made.study.study
+    if not (page / "index.html").exists():
+        (page / ".current" / made.page["key"]).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The ways to obtain a representation: one file for each method or close pair."""

@@ -1,0 +1,119 @@
+"""Augmentations of whole batches on their device, each image by its own draw. Sources: methods.md 2.2 and the files named there.
+
+Images come as uint8 (B, H, W, C), C 1 or 3, and leave as float32 (B, 3, size, size) in [-1, 1], channels last in memory.
+All draws come from the given generator, which must be on the images' device.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+# Attempts at a crop that keeps enough of the image. One succeeds with probability of at least 0.85 on a square image, so
+# that all eight fail in one crop of four million; TensorFlow makes up to 100.
+ATTEMPTS = 8
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
+    """float32 numbers in [low, high) on the generator's device."""
+    return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 (B, H, W, C) to float32 (B, 3, H, W) in [-1, 1]; grey is repeated."""
+    x = images.permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
+    return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+
+
+def plain(images: Tensor, size: int) -> Tensor:
+    """The whole image, resized (antialiased bilinear) where it is not of this size."""
+    x = to_float(images)
+    if x.shape[2:] != (size, size):
+        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False).clamp_(-1, 1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def crop_boxes(
+    n: int,
+    height: int,
+    width: int,
+    generator: Generator,
+    area: tuple[float, float] = (0.05, 1.0),
+    aspect: tuple[float, float] = (0.75, 1.33),
+    covered: float = 0.1,
+) -> Tensor:
+    """n random boxes (n, 4) as top, left, height, width in pixels, distributed as TensorFlow's sample_distorted_bounding_box draws them.
+
+    Aspect (width / height) uniform; then the *height* uniform between those of the smallest and the largest area that fits;
+    drawn again while the box covers less than `covered` of the image; position uniform. So the least area is
+    max(area[0], covered), and small areas are commoner than under torchvision's RandomResizedCrop.
+    """
+    ratio = uniform((n, ATTEMPTS), *aspect, generator)
+    lowest = (area[0] * height * width / ratio).sqrt()
+    highest = torch.minimum((area[1] * height * width / ratio).sqrt(), width / ratio).clamp_(max=height)
+    h = lowest + (highest - lowest).clamp_(min=0) * uniform((n, ATTEMPTS), 0, 1, generator)
+    h = torch.minimum(h, highest)
+    enough = h * h * ratio >= covered * height * width
+    first = enough.byte().argmax(1, keepdim=True)
+    h = h.gather(1, first)
+    w = h * ratio.gather(1, first)
+    return torch.cat([(height - h) * uniform((n, 1), 0, 1, generator), (width - w) * uniform((n, 1), 0, 1, generator), h, w], 1)
+
+
+def crop_resize(x: Tensor, boxes: Tensor, size: int, mirror: Tensor | None = None) -> Tensor:
+    """Cut boxes (B, 4; see crop_boxes) out of (B, 3, H, W) and resize them to (B, 3, size, size), bilinear, without antialiasing.
+
+    mirror: (B,) 1 to keep and -1 to flip left and right.
+    """
+    top, left, h, w = boxes.unbind(1)
+    height, width = x.shape[2:]
+    # grid_sample's coordinates run from -1 at one edge of the image to 1 at the other (align_corners=False).
+    centres = (torch.arange(size, device=x.device, dtype=torch.float32) + 0.5) / size
+    ys = (top[:, None] + h[:, None] * centres) * (2 / height) - 1
+    xs = (left[:, None] + w[:, None] * centres) * (2 / width) - 1
+    if mirror is not None:
+        xs = torch.where(mirror[:, None] < 0, xs.flip(1), xs)
+    grid = torch.stack([xs[:, None, :].expand(-1, size, -1), ys[:, :, None].expand(-1, -1, size)], 3)
+    cut = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cut.contiguous(memory_format=torch.channels_last)
+
+
+def mirrors(n: int, generator: Generator) -> Tensor:
+    """(n,) of 1 and -1, each with probability one half."""
+    return torch.where(uniform((n,), 0, 1, generator) < 0.5, -1.0, 1.0)
+
+
+def inception_crop(
+    images: Tensor, size: int, generator: Generator, area_min: float = 0.05, aspect: tuple[float, float] = (0.75, 1.33), flip: bool = True
+) -> Tensor:
+    """A random crop (crop_boxes; area at most the whole image) resized to `size`, and a random flip."""
+    x = to_float(images)
+    boxes = crop_boxes(len(x), x.shape[2], x.shape[3], generator, (area_min, 1.0), aspect)
+    return crop_resize(x, boxes, size, mirrors(len(x), generator) if flip else None)
+
+
+def brightness_saturation(x: Tensor, generator: Generator, brightness: float = 32 / 255, saturation: float = 0.5) -> Tensor:
+    """Add U(-brightness, brightness), then scale the saturation of HSV by U(1 - s, 1 + s); on the [0, 1] scale, clipped at the end.
+
+    Scaling HSV's saturation S = (V - min) / V by f, clipped at 1, draws each channel c to V - (V - c) min(f, 1 / S): no
+    conversion is needed. x: (B, 3, H, W) in [-1, 1], and so is the result.
+    """
+    x = (x + 1) / 2 + uniform((len(x), 1, 1, 1), -brightness, brightness, generator)
+    value = x.amax(1, keepdim=True)
+    spread = value - x.amin(1, keepdim=True)
+    factor = torch.minimum(uniform((len(x), 1, 1, 1), 1 - saturation, 1 + saturation, generator), value / spread.clamp(min=1e-6))
+    return (value - (value - x) * factor).clamp_(0, 1).mul_(2).sub_(1)
+
+
+def inception_preprocess(images: Tensor, size: int, generator: Generator, area_min: float = 0.05) -> Tensor:
+    """The crop, flip and fast colour changes of S4L's inception_preprocessing.py in training."""
+    return brightness_saturation(inception_crop(images, size, generator, area_min), generator)
+
+
+def rotations(x: Tensor) -> tuple[Tensor, Tensor]:
+    """All four turns of (B, C, S, S): (4B, C, S, S), first all at 0 degrees, then all at 90 counter-clockwise, 180, 270; and the turns (4B,).
+
+    Exact: the pictures are permuted, not interpolated. Turn k is np.rot90(image, k).
+    """
+    turned = torch.cat([torch.rot90(x, k, (2, 3)) for k in range(4)])
+    turns = torch.arange(4, device=x.device).repeat_interleave(len(x))
+    return turned.contiguous(memory_format=torch.channels_last), turns

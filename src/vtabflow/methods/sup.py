@@ -1,0 +1,36 @@
+"""Supervised pre-training: classify the upstream's images."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vtabflow.methods.augment import brightness_saturation, inception_crop
+from vtabflow.methods.base import Batch, Head, Method, accuracy
+
+
+class Sup100(Method):
+    """Cross-entropy over the upstream's classes, all labels (methods.md M14).
+
+    Pipeline and schedule of the authors' config/supervised: Inception crop, flip, brightness and saturation. On ImageNet 90
+    epochs of 256 at learning rate 0.1, divided by 10 at 30, 60 and 80, 5 epochs of warm-up, weight decay 1e-4; these are the
+    study's to set. crop_area_min is TensorFlow's bound; no crop is less than a tenth of the image in any case.
+    """
+
+    id = "sup-100"
+    display = "Sup-100%"
+    family = "supervised"
+    streams = {"labelled": "labels"}
+    settings = {"crop_area_min": 0.05, "colour": True}
+    reference = "google/revisiting-self-supervised config/supervised, arXiv:1901.09005"
+
+    def build(self) -> None:
+        self.classify = Head(self.features, self.classes_or_refuse())
+
+    def losses(self, player: str, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        images, target = batch["labelled"]
+        assert target is not None
+        x = inception_crop(images, self.size, generator, self.set["crop_area_min"])
+        if self.set["colour"]:
+            x = brightness_saturation(x, generator)
+        logits = self.classify(self.represent(x))
+        return {"class": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}

@@ -1,0 +1,1 @@
+"""The trunks that turn an image into a representation."""

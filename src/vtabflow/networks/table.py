@@ -1,0 +1,56 @@
+"""The networks a representation can have, by name. Reading the table does not import torch.
+
+A row is {"module": file in vtabflow/networks, "class": its class, "features": outputs, "arguments": how the class is called}.
+Adding a network is one row, and a file if its class is new.
+"""
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vtabflow.errors import UserError
+from vtabflow.files import seed_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    # 23,500,352 parameters, 224 px; methods.md 2.1.
+    "resnet50v2": {"module": "resnetv2", "class": "ResNetV2", "features": 2048, "arguments": {}},
+    # For 32 px on one CPU core; see tests/networks/test_resnetv2.py for its size.
+    "resnet-small": {
+        "module": "resnetv2",
+        "class": "ResNetV2",
+        "features": 64,
+        "arguments": {
+            "blocks": [1, 1, 1],
+            "widths": [16, 32, 64],
+            "strides": [1, 2, 2],
+            "root": [16, 3, 2],
+            "max_pool": False,
+            "bottleneck": False,
+        },
+    },
+}
+
+
+def check(name: str) -> None:
+    """Raise UserError if there is no network of this name."""
+    if name not in NETWORKS:
+        near = difflib.get_close_matches(name, NETWORKS, 1, 0) or sorted(NETWORKS)
+        raise UserError(f"there is no network {name!r}; set `network` to one of {', '.join(NETWORKS)} (nearest: {near[0]})")
+
+
+def build(name: str, seed: int) -> "nn.Module":
+    """The network `name`: (B, 3, H, W) normalised float images to (B, features). Same name and seed, same weights.
+
+    Kernels of convolutions and linear layers are Glorot-uniform, as TensorFlow's layers draw them; biases are zero.
+    The global random state is left as it was.
+    """
+    check(name)
+    row = NETWORKS[name]
+    from vtabflow.networks.initialise import glorot, seeded
+
+    kind = getattr(importlib.import_module(f"vtabflow.networks.{row['module']}"), row["class"])
+    with seeded(seed_of("network", name, seed)):
+        return glorot(kind(**row["arguments"]))

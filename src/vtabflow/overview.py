@@ -1,0 +1,72 @@
+"""What a study is, what of it is there, and what no study needs any more."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from vtabflow.errors import UserError
+from vtabflow.files import read_json
+from vtabflow.keys import Plan, freeze, is_complete, plan
+from vtabflow.study import load
+
+KEYED = ("data/stores/*/*", "results/encoders/*/*", "results/scores/*/*/*/*", "results/reports/*/*")
+
+
+def check(params: str) -> None:
+    """Check a study, write its specs and say its size."""
+    made = plan(load(params))
+    freeze(made)
+    study = made.study
+    print(
+        f"{study.study}: {len(study.methods)} methods x {len(study.tasks)} tasks x {len(study.budgets)} budgets x {len(study.seeds)} seeds"
+        f" = {len(made.cells)} cells in {len(made.packs)} jobs; {len(made.encoders)} encoders, {len(made.stores)} stores; page {made.page['key']}"
+    )
+
+
+def status(params: str) -> None:
+    """One line a step: how many results are there, failed or missing."""
+    made = plan(load(params))
+    for step, specs in (("prepare", made.stores), ("pretrain", made.encoders), ("finetune", made.cells)):
+        states = Counter(_state(spec) for spec in specs.values())
+        print(f"{step:9} {len(specs):5}: " + ", ".join(f"{states[state]} {state}" for state in ("there", "failed", "missing") if states[state]))
+    page = Path(f"results/reports/{made.study.study}/index.html")
+    print(f"{'report':9}      : {page if is_complete(made.page) and page.exists() else 'missing'}")
+
+
+def _state(spec: dict) -> str:
+    if not is_complete(spec):
+        return "missing"
+    for name in ("score.json", "card.json"):
+        path = Path(spec["folder"]) / name
+        if path.exists() and read_json(path).get("status") == "failed":
+            return "failed"
+    return "there"
+
+
+def collect_garbage(studies: list[str], really: bool) -> None:
+    """Remove keyed results that none of the studies refers to, after saying what. Manifests stay: they are small, and they are the record."""
+    files = studies or [str(path) for path in [Path("params.yaml"), *sorted(Path("studies").glob("*.yaml"))] if path.exists()]
+    if not files:
+        raise UserError("there is no study here to keep; run this in the project's folder, or name the study files to keep")
+    kept: set[str] = set()
+    for file in files:
+        kept |= _keys(plan(load(file)))
+    going = sorted(folder for pattern in KEYED for folder in Path().glob(pattern) if _is_keyed(folder) and folder.name not in kept)
+    size = sum(file.stat().st_size for folder in going for file in folder.rglob("*") if file.is_file())
+    for folder in going:
+        print(folder)
+    print(f"{len(going)} results, {size / 1e6:.1f} MB, belong to none of: {', '.join(files)}")
+    if not really:
+        print("nothing was removed; `vtabflow gc --yes` removes them")
+        return
+    for folder in going:
+        shutil.rmtree(folder)
+        folder.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _keys(made: Plan) -> set[str]:
+    return {*made.stores, *made.encoders, *made.cells, made.page["key"]}
+
+
+def _is_keyed(folder: Path) -> bool:
+    return folder.is_dir() and len(folder.name) == 16 and all(letter in "0123456789abcdef" for letter in folder.name)

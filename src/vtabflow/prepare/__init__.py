@@ -1,0 +1,1 @@
+"""Download or draw a dataset and lay it down as a store."""

@@ -1,0 +1,375 @@
+"""The store: the images, labels and example ids of one dataset at one image setting, with a manifest.
+
+    <folder>/train.npy val.npy test.npy       uint8 (N, H, W, C), C 1 (grey) or 3
+    <folder>/labels/<task>.<split>.npy        int64 (N,)
+    <folder>/<split>.ids.txt                  one id a line, UTF-8
+    <folder>/manifest.json                    counts, class histograms and the SHA-256 of every file above
+
+A store is made in a hidden sibling folder that is renamed into place when it is whole, so a folder with a manifest.json is
+complete whatever was killed when. Several makers of one store do not harm each other: the first to finish wins.
+"""
+
+import fcntl
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtabflow.errors import RunError, UserError
+from vtabflow.files import read_json, sha256, write_json
+
+SPLITS = ("train", "val", "test")
+# VTAB-1k trains on the first 800 examples of train and the first 200 of val (protocol.md section 1.2).
+ROWS_1K = {"train": 800, "val": 200}
+
+
+def rows_wanted(spec: Mapping[str, Any], split: str, count: int) -> int:
+    """How many of a split's `count` examples the spec asks for: all, or the prefix that the 1k budget reads."""
+    return min(count, ROWS_1K.get(split, count)) if spec["rows"] == "1k" else count
+
+
+def is_complete(folder: Path | str) -> bool:
+    """Whether a whole store lies at `folder`: its manifest is written last."""
+    return (Path(folder) / "manifest.json").is_file()
+
+
+def write(
+    spec: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    labels: Mapping[str, Mapping[str, np.ndarray]],
+    ids: Mapping[str, Sequence[str]],
+    classes: Mapping[str, int],
+    class_names: Mapping[str, Sequence[str]] | None = None,
+    skipped: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """Write a store from arrays that are in memory; a source that is too large for that uses `making`.
+
+    Args: arrays[split] uint8 (N, H, W, C); labels[task][split] int (N,) in 0..classes[task]-1; ids[split] N strings;
+    class_names[task] the name of each class, or None; skipped {"file", "reason"} of each file left out.
+    Returns the manifest. Raises what `making` and `Making.finish` raise.
+    """
+    with making(spec) as new:
+        for split in SPLITS:
+            images = np.asarray(arrays[split])
+            if images.dtype != np.uint8:
+                raise RunError(
+                    f"store {spec['folder']}: the images of {split} are {images.dtype}, not uint8; mend the source"
+                )
+            new.images(split, images.shape)[...] = images
+        return new.finish(labels, ids, classes, class_names, skipped)
+
+
+@contextmanager
+def making(spec: Mapping[str, Any]) -> Iterator["Making"]:
+    """A store being made, in a hidden folder beside spec["folder"]; leaving the block without `finish` leaves nothing behind.
+
+    Use: `with making(spec) as new:` for each split fill `new.images(split, shape)` in place, then return `new.finish(...)`.
+    Raises RunError (no space, no permission) as a sentence that names the store.
+    """
+    folder = Path(spec["folder"])
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        temporary, lock = _new_folder(folder)
+    except OSError as error:
+        raise _explained(folder, error) from error
+    try:
+        yield Making(spec, temporary)
+    except OSError as error:
+        raise _explained(folder, error) from error
+    finally:
+        # After a good end the folder has its real name and there is nothing to remove.
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+class Making:
+    """The hidden folder of a store that is not finished; see `making`."""
+
+    def __init__(self, spec: Mapping[str, Any], folder: Path):
+        self.spec = spec
+        self.folder = folder
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def images(self, split: str, shape: Sequence[int]) -> np.ndarray:
+        """A writable uint8 array of `shape` (N, H, W, C) that lies on the disk: fill it in place."""
+        count, _, _, channels = shape
+        if channels not in (1, 3):
+            raise RunError(
+                f"store {self.spec['folder']}: images of {channels} channels; a store holds 1 or 3; mend the source"
+            )
+        path = self.folder / f"{split}.npy"
+        header = _header(shape)
+        with open(path, "wb") as stream:
+            stream.write(header)
+            # A page of a memory map that the disk has no room for kills the process without a word: take the room now.
+            if hasattr(os, "posix_fallocate"):
+                stream.flush()
+                os.posix_fallocate(stream.fileno(), 0, len(header) + int(np.prod(shape)))
+            else:
+                stream.truncate(len(header) + int(np.prod(shape)))
+        array: np.ndarray
+        if int(np.prod(shape)):
+            array = np.lib.format.open_memmap(path, mode="r+")
+        else:
+            array = np.zeros(tuple(shape), np.uint8)
+        self.arrays[split] = array
+        return array
+
+    def keep(self, split: str, count: int) -> None:
+        """Keep the first `count` images of a split and drop the rest: for sources that meet broken files on the way."""
+        whole = self.arrays[split]
+        if count == len(whole):
+            return
+        if isinstance(whole, np.memmap):
+            whole.flush()
+        path = self.folder / f"{split}.npy"
+        shape = (count, *whole.shape[1:])
+        before, header = len(_header(whole.shape)), _header(shape)
+        # numpy pads a header so that its first axis may grow to 21 digits in place (np.lib.format, GROWTH_AXIS_MAX_DIGITS).
+        if len(header) != before:
+            raise RunError(
+                f"store {self.spec['folder']}: this numpy cannot shorten {split}.npy in place; install numpy 2 or later"
+            )
+        with open(path, "r+b") as stream:
+            stream.write(header)
+            stream.truncate(before + int(np.prod(shape)))
+        self.arrays[split] = np.zeros(shape, np.uint8) if count == 0 else np.lib.format.open_memmap(path, mode="r+")
+
+    def finish(
+        self,
+        labels: Mapping[str, Mapping[str, np.ndarray]],
+        ids: Mapping[str, Sequence[str]],
+        classes: Mapping[str, int],
+        class_names: Mapping[str, Sequence[str]] | None = None,
+        skipped: Sequence[Mapping[str, str]] = (),
+    ) -> dict[str, Any]:
+        """Write labels, ids and the manifest, hold it against spec["manifest"], and put the store in its place.
+
+        Arguments as in `write`. Returns the manifest (that of the other maker if one was quicker).
+        Raises UserError if a manifest is at spec["manifest"] and says other digests, RunError if labels or ids do not fit.
+        """
+        histogram: dict[str, dict[str, list[int]]] = {}
+        (self.folder / "labels").mkdir()
+        for split in SPLITS:
+            array = self.arrays[split]
+            if isinstance(array, np.memmap):
+                array.flush()
+            lines = list(ids[split])
+            self._check(
+                len(lines) == len(array) == len(set(lines)),
+                f"{split} has {len(array)} images and {len(set(lines))} ids",
+            )
+            self._check(not any("\n" in line for line in lines), f"an id of {split} holds a line break")
+            (self.folder / f"{split}.ids.txt").write_bytes("".join(f"{line}\n" for line in lines).encode())
+            for task, count in classes.items():
+                values = np.asarray(labels[task][split]).astype(np.int64).reshape(-1)
+                self._check(
+                    len(values) == len(array), f"{split} has {len(array)} images and {len(values)} labels of {task}"
+                )
+                inside = not len(values) or (values.min() >= 0 and values.max() < count)
+                self._check(inside, f"{task} has labels of {split} outside 0..{count - 1}")
+                np.save(self.folder / "labels" / f"{task}.{split}.npy", values)
+                histogram.setdefault(task, {})[split] = np.bincount(values, minlength=count).tolist()
+        spec = self.spec
+        manifest = {
+            **{name: spec[name] for name in ("dataset", "source", "settings", "image", "rows")},
+            "counts": {split: len(self.arrays[split]) for split in SPLITS},
+            "shape": {split: list(self.arrays[split].shape[1:]) for split in SPLITS},
+            "classes": dict(classes),
+            "class_names": None if class_names is None else {task: list(names) for task, names in class_names.items()},
+            "histogram": histogram,
+            "sha256": {},
+            "skipped": [dict(entry) for entry in skipped],
+            "spec": dict(spec),
+        }
+        self.arrays.clear()
+        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+            manifest["sha256"][path.relative_to(self.folder).as_posix()] = sha256(path)
+        _compare(spec, manifest)
+        write_json(self.folder / "manifest.json", manifest)
+        manifest = _into_place(self.folder, Path(spec["folder"])) or manifest
+        keep_manifest(spec)
+        return manifest
+
+    def _check(self, good: bool, what: str) -> None:
+        if not good:
+            raise RunError(f"store {self.spec['folder']}: {what}; mend the source")
+
+
+def keep_manifest(spec: Mapping[str, Any]) -> None:
+    """Put the copy of a complete store's manifest at spec["manifest"], or hold the store against the one that is there.
+
+    Raises UserError if that one (pulled by DVC, say) has other digests.
+    """
+    manifest = read_json(Path(spec["folder"]) / "manifest.json")
+    if not _compare(spec, manifest):
+        write_json(spec["manifest"], manifest)
+
+
+def open_store(folder: Path | str) -> "Store":
+    """The store at `folder`. Raises UserError if there is none, or none that is whole."""
+    if not is_complete(folder):
+        raise UserError(
+            f"there is no complete store at {folder}: run `vtabflow prepare` with its spec, or `make`, first"
+        )
+    try:
+        return Store(Path(folder), read_json(Path(folder) / "manifest.json"))
+    except ValueError as error:
+        raise UserError(
+            f"{folder}/manifest.json is not readable ({error}): remove {folder} and prepare it again"
+        ) from error
+
+
+class Store:
+    """A complete store, read lazily: nothing of a split is read before it is asked for.
+
+    Each file is held against the SHA-256 of the manifest when it is first used; one that differs is a UserError that names it.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        self.folder = folder
+        self.manifest = manifest
+        self._checked: set[str] = set()
+
+    def images(self, split: str) -> np.ndarray:
+        """uint8 (N, H, W, C), memory-mapped, read-only."""
+        path = self._file(f"{split}.npy")
+        # An array without elements cannot be mapped.
+        return np.load(path, mmap_mode="r" if self.manifest["counts"][split] else None, allow_pickle=False)
+
+    def labels(self, task: str, split: str) -> np.ndarray:
+        """int64 (N,), classes of `task`."""
+        return np.load(self._file(f"labels/{task}.{split}.npy"), allow_pickle=False)
+
+    def ids(self, split: str) -> list[str]:
+        """N names, one an example."""
+        return self._file(f"{split}.ids.txt").read_bytes().decode().split("\n")[:-1]
+
+    def _file(self, name: str) -> Path:
+        path = self.folder / name
+        wanted = self.manifest["sha256"].get(name)
+        if wanted is None:
+            tasks = ", ".join(self.manifest["classes"])
+            raise UserError(f"store {self.folder} has no {name}: its tasks are {tasks}, its splits {', '.join(SPLITS)}")
+        if name not in self._checked:
+            try:
+                found = sha256(path)
+            except OSError as error:
+                raise UserError(
+                    f"store {self.folder}: cannot read {name} ({error.strerror}): {_again(self.folder)}"
+                ) from error
+            if found != wanted:
+                raise UserError(
+                    f"store {self.folder}: {name} is not what its manifest says (SHA-256 differs): {_again(self.folder)}"
+                )
+            self._checked.add(name)
+        return path
+
+
+def _again(folder: Path) -> str:
+    return f"remove {folder} and prepare it again"
+
+
+def _header(shape: Sequence[int]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "|u1", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
+    )
+    return buffer.getvalue()
+
+
+def _compare(spec: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Whether spec["manifest"] exists; UserError if it does and its digests are not those of `manifest`."""
+    path = Path(spec["manifest"])
+    if not path.exists():
+        return False
+    try:
+        wanted = _content(read_json(path))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a store's manifest: run `dvc pull {path}` again, or remove it and prepare again"
+        ) from error
+    found = _content(manifest)
+    names = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+    if names:
+        raise UserError(
+            f"store {spec['folder']} does not match its manifest {path} ({names[0]} differs"
+            f"{f', and {len(names) - 1} more' if names[1:] else ''}): bring the same images (and versions of the libraries that decode "
+            f"them) as the manifest was made from, or remove {path} to take what is here"
+        )
+    return True
+
+
+def _content(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The digests that make a store the same. The ids of a folder are file names: other names, same images, same store."""
+    named = manifest["source"] == "folder"
+    return {name: value for name, value in manifest["sha256"].items() if not (named and name.endswith(".ids.txt"))}
+
+
+def _into_place(temporary: Path, folder: Path) -> dict[str, Any] | None:
+    """Rename a whole store to its name. Returns the manifest of the store that another maker put there first, or None."""
+    for _ in range(10):
+        if is_complete(folder):
+            return read_json(folder / "manifest.json")
+        try:
+            os.rename(temporary, folder)
+            return None
+        except OSError:
+            if not folder.exists():
+                raise
+        # A folder without a manifest is the remains of something: out of the way, unless it was completed this moment.
+        remains = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        with suppress(FileNotFoundError):
+            os.rename(folder, remains / "remains")
+            if is_complete(remains / "remains") and not folder.exists():
+                os.rename(remains / "remains", folder)
+        shutil.rmtree(remains, ignore_errors=True)
+    raise RunError(f"cannot put a store at {folder}: something else keeps writing there; stop it, then run again")
+
+
+def _new_folder(folder: Path) -> tuple[Path, int]:
+    """A new hidden sibling of `folder` and a descriptor that holds its lock for as long as this process lives."""
+    while True:
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        # mkdtemp makes folders private; results are as open as the user's umask says.
+        umask = os.umask(0)
+        os.umask(umask)
+        try:
+            os.chmod(temporary, 0o777 & ~umask)
+            lock = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # swept by another maker between the two lines
+        with suppress(OSError):  # a file system without locks: then nothing is swept there either
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, lock
+        os.close(lock)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed makers of this store left: hidden siblings whose lock nobody holds."""
+    for old in folder.parent.glob(f".{folder.name}.*"):
+        if not old.is_dir():
+            continue
+        with suppress(OSError):
+            lock = os.open(old, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _explained(folder: Path, error: OSError) -> RunError:
+    return RunError(
+        f"cannot write store {folder}: {error.strerror or error}; free the disk or mend the permission, then run again"
+    )

@@ -1,0 +1,1 @@
+"""Obtain an encoder: one loop for all methods."""

@@ -1,0 +1,55 @@
+"""Plans the study once, at the start of a run, and freezes it into specs; the rules know only keys and specs."""
+
+import json
+import sys
+from pathlib import Path
+
+from vtabflow import devices, keys
+from vtabflow.errors import RunError, UserError
+from vtabflow.study import load
+
+
+def planned():
+    """The plan of params.yaml, or of the study named by --config params=FILE."""
+    try:
+        plan = keys.plan(load(config.get("params", "params.yaml")))
+        keys.freeze(plan)
+        keys.forget_lost(plan)
+    except (UserError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    return plan
+
+
+def spec_of(step, key):
+    return json.loads(keys.spec_path(step, key).read_text())
+
+
+def store_of_encoder(wildcards):
+    spec = spec_of("pretrain", wildcards.key)
+    return [] if keys.is_complete(spec) or not spec["upstream"] else [spec["upstream"]["receipt"]]
+
+
+def needs_of_pack(wildcards):
+    cells = [cell for cell in spec_of("finetune", wildcards.key)["cells"] if not keys.is_complete(cell)]
+    return sorted({cell[part]["receipt"] for cell in cells for part in ("encoder", "store")})
+
+
+def packs_of_page(wildcards):
+    """Only packs with a missing cell: what exists is asked of nobody."""
+    key = spec_of("report", wildcards.key)["key"]
+    return [pack["receipt"] for pack in PLAN.packs.values() if not keys.is_complete(pack)] if key == PLAN.page["key"] else []
+
+
+def job_threads(wildcards):
+    """Cores / concurrent jobs: as many jobs run as --resources gpu=N allows, else as there are GPUs, else one a core."""
+    cores = workflow.global_resources.get("_cores")
+    if not isinstance(cores, int):
+        return 4  # on a cluster the profile says (set-threads)
+    limit = workflow.global_resources.get("gpu")
+    jobs = getattr(limit, "value", limit) or len(devices.pool()) or cores
+    return max(1, cores // int(jobs))
+
+
+# A job on a cluster's node reads this file again, maybe after params.yaml was edited: it finds its spec by its key and plans nothing.
+PLAN = planned() if workflow.is_main_process else None

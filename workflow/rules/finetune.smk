@@ -1,0 +1,19 @@
+rule finetune:
+    input:
+        needs=ancient(needs_of_pack),
+    output:
+        "results/packs/{key}.json",
+    params:
+        spec="results/specs/finetune/{key}.json",
+    log:
+        "results/logs/finetune/{key}.log",
+    benchmark:
+        "results/benchmarks/finetune/{key}.tsv"
+    threads: job_threads
+    resources:
+        gpu=1,
+        runtime=1440,
+    conda:
+        "../../environment.yml"
+    shell:
+        "vtabflow finetune --spec {params.spec:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
