@@ -1,0 +1,227 @@
+"""What runs again after each kind of change: the whole point of the keys."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from vtabflow.keys import Plan, forget_lost, freeze, is_complete, plan, spec_path
+from vtabflow.study import Study
+
+
+def made(raw: dict, root: Path) -> Plan:
+    return plan(Study.model_validate(raw), root)
+
+
+@pytest.fixture
+def base(smoke) -> dict:
+    smoke["methods"] = ["from-scratch", "vae", "rotation", "semi-rotation-10", "sup-100"]
+    return smoke
+
+
+def new(before: Plan, after: Plan) -> dict[str, set]:
+    """What has to be made after a change when everything before it was made."""
+    return {
+        "stores": {s["dataset"] for key, s in after.stores.items() if key not in before.stores},
+        "encoders": {s["method"] for key, s in after.encoders.items() if key not in before.encoders},
+        "cells": {(c["method"], c["task"], c["budget"], c["seed"]) for key, c in after.cells.items() if key not in before.cells},
+        "page": {after.page["key"]} - {before.page["key"]},
+    }
+
+
+def everything(p: Plan) -> set:
+    return {(c["method"], c["task"], c["budget"], c["seed"]) for c in p.cells.values()}
+
+
+def change(raw: dict, place: str, value: object) -> dict:
+    raw = copy.deepcopy(raw)
+    *way, last = place.split(".")
+    target = raw
+    for part in way:
+        target = target.setdefault(part, {})
+    target[last] = value
+    return raw
+
+
+def compare(base, root, place, value):
+    before, after = made(base, root), made(change(base, place, value), root)
+    return new(before, after), after
+
+
+NOTHING = {"stores": set(), "encoders": set(), "cells": set(), "page": set()}
+
+
+def test_the_size_of_a_study(base, root):
+    p = made(base, root)
+    assert len(p.cells) == 5 * 4 * 2 and len(p.encoders) == 5 and len(p.stores) == 5
+    assert sum(len(pack["cells"]) for pack in p.packs.values()) == len(p.cells)
+
+
+def test_a_setting_of_the_report(base, root):
+    again, _ = compare(base, root, "report.theme", "dark")
+    assert {**again, "page": set()} == NOTHING and again["page"]
+
+
+def test_learning_rates(base, root):
+    again, after = compare(base, root, "finetune.learning_rates", [0.3])
+    assert again["cells"] == everything(after) and not again["encoders"] and not again["stores"] and again["page"]
+
+
+def test_one_methods_setting(base, root):
+    again, after = compare(base, root, "pretrain.per_method", {"rotation": {"learning_rate": 0.02}})
+    assert again["encoders"] == {"rotation"} and not again["stores"]
+    assert again["cells"] == {cell for cell in everything(after) if cell[0] == "rotation"}
+
+
+def test_a_common_setting_of_pretraining_spares_from_scratch(base, root):
+    again, _ = compare(base, root, "pretrain.steps", 61)
+    assert again["encoders"] == {"vae", "rotation", "semi-rotation-10", "sup-100"}
+
+
+def test_a_task_added(base, root):
+    again, after = compare(base, root, "tasks", ["dmlab-standin", *base["tasks"]])
+    assert again["stores"] == {"dmlab-standin"} and not again["encoders"]
+    assert again["cells"] == {cell for cell in everything(after) if cell[1] == "dmlab-standin"}
+
+
+def test_the_second_task_of_a_dataset_needs_no_new_store(base, root):
+    again, _ = compare(base, root, "tasks", [*base["tasks"], "clevr-distance-standin"])
+    assert again["stores"] == set()
+    assert {cell[1] for cell in again["cells"]} == {"clevr-distance-standin"}
+
+
+def test_a_seed_added_keeps_the_others(base, root):
+    again, _ = compare(base, root, "seeds", [0, 1])
+    assert {cell[3] for cell in again["cells"]} == {1} and not again["encoders"]
+
+
+def test_a_budget_less_keeps_the_cells_of_the_other(base, root):
+    again, _ = compare(base, root, "budgets", ["1k"])
+    assert not again["cells"] and not again["encoders"]
+
+
+def test_the_labelled_subset_touches_the_semi_supervised_alone(base, root):
+    again, _ = compare(base, root, "pretrain.subset", {"fraction": 0.2})
+    assert again["encoders"] == {"semi-rotation-10"}
+
+
+def test_pack_size_and_order_of_tasks_change_nothing(base, root):
+    again, after = compare(base, root, "run.cells_per_job", 3)
+    assert again == NOTHING and len(after.packs) == 14
+    again, _ = compare(base, root, "tasks", base["tasks"][::-1])
+    assert not again["cells"] and not again["stores"]
+
+
+def test_there_and_back_again(base, root):
+    assert made(base, root).page["key"] == made(copy.deepcopy(base), root).page["key"]
+
+
+@pytest.fixture
+def own(tmp_path, base) -> dict:
+    """A study whose upstream set and one task are folders of images."""
+    rng = np.random.default_rng(0)
+    for place in ("pets/cat", "pets/dog", "up/train/sky", "up/train/sea"):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(tmp_path / place / f"{i}.png")
+    base["tasks"] = ["svhn-standin", "pets"]
+    base["upstream"] = "up"
+    base["prepare"]["folders"] = {"pets": {"path": "pets"}, "up": {"path": "up"}}
+    return base
+
+
+def test_an_upstream_label(own, tmp_path):
+    """Relabelling an upstream image: supervised and semi-supervised encoders, not VAE, not Rotation."""
+    before = made(own, tmp_path)
+    shutil.move(tmp_path / "up/train/sky/3.png", tmp_path / "up/train/sea/moved.png")
+    again = new(before, made(own, tmp_path))
+    assert again["encoders"] == {"sup-100", "semi-rotation-10"} and again["stores"] == {"up"}
+    assert {cell[0] for cell in again["cells"]} == {"sup-100", "semi-rotation-10"}
+
+
+def test_an_upstream_image(own, tmp_path):
+    before = made(own, tmp_path)
+    (tmp_path / "up/train/sky/3.png").unlink()
+    assert new(before, made(own, tmp_path))["encoders"] == {"vae", "rotation", "semi-rotation-10", "sup-100"}
+
+
+def test_an_image_of_a_task(own, tmp_path):
+    before = made(own, tmp_path)
+    (tmp_path / "pets/cat/3.png").unlink()
+    again = new(before, made(own, tmp_path))
+    assert again["stores"] == {"pets"} and not again["encoders"] and {cell[1] for cell in again["cells"]} == {"pets"}
+
+
+def test_file_times_another_place_and_a_zip_change_nothing(own, tmp_path):
+    before = made(own, tmp_path)
+    for path in (tmp_path / "pets").rglob("*.png"):
+        os.utime(path, (1, 1))
+    assert new(before, made(own, tmp_path)) == NOTHING
+    shutil.move(tmp_path / "pets", tmp_path / "elsewhere")
+    own["prepare"]["folders"]["pets"]["path"] = "elsewhere"
+    assert new(before, made(own, tmp_path)) == NOTHING
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "elsewhere")
+    own["prepare"]["folders"]["pets"]["path"] = "packed.zip"
+    assert new(before, made(own, tmp_path)) == NOTHING
+
+
+def test_another_clone_and_a_dirty_one(tmp_path, root):
+    """The same keys in a copy of the project elsewhere; an edited loss gives its method, and nothing else, new keys."""
+
+    def keys() -> list[str]:
+        code = "from vtabflow.keys import plan; from vtabflow.study import load\nfor k, c in plan(load('studies/smoke.yaml')).cells.items(): print(c['method'], k)"
+        env = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    shutil.copytree(root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(root / "studies", tmp_path / "studies")
+    shutil.copy(root / "code.lock", tmp_path / "code.lock")
+    here = plan(Study.model_validate(yaml.safe_load((root / "studies/smoke.yaml").read_text())), root)
+    first = keys()
+    assert first == [f"{cell['method']} {key}" for key, cell in here.cells.items()]
+    vae = tmp_path / "src/vtabflow/methods/vae.py"
+    vae.write_text("# a comment\n" + vae.read_text())
+    assert keys() == first
+    vae.write_text(vae.read_text() + "\nEXTRA = 1\n")
+    differing = {line.split()[0] for line in set(keys()) ^ set(first)}
+    assert differing == {"vae"}
+
+
+def test_planning_is_quick_and_light(root, base):
+    """Well under a second for 684 cells, without torch."""
+    base["tasks"] = [t for t in yaml.safe_load((root / "params.yaml").read_text())["tasks"]]
+    base["seeds"] = [0, 1, 2, 3]
+    study = Study.model_validate(base)
+    plan(study, root)
+    start = time.perf_counter()
+    p = plan(study, root)
+    assert len(p.cells) == 760 and time.perf_counter() - start < 1.0
+    code = "import sys; from vtabflow import keys, study, cli; study.load('params.yaml'); print(*[m for m in ('torch', 'pandas', 'altair', 'numpy') if m in sys.modules])"
+    env = {**os.environ, "PYTHONPATH": str(root / "src")}
+    out = subprocess.run([sys.executable, "-c", code], cwd=root, env=env, check=True, capture_output=True, text=True).stdout
+    assert out.strip() == ""
+
+
+def test_specs_are_frozen_and_lost_results_forgotten(base, root, tmp_path):
+    p = made(base, root)
+    freeze(p, tmp_path)
+    for spec in p.specs():
+        path = tmp_path / spec_path(spec["step"], spec["key"])
+        before = path.stat().st_mtime_ns
+        assert path.exists()
+        assert not is_complete(spec, tmp_path)
+        receipt = tmp_path / spec["receipt"]
+        receipt.parent.mkdir(parents=True, exist_ok=True)
+        receipt.write_text("{}")
+    freeze(p, tmp_path)
+    assert path.stat().st_mtime_ns == before, "what is frozen is not written again"
+    forget_lost(p, tmp_path)
+    assert not any((tmp_path / spec["receipt"]).exists() for spec in p.specs())

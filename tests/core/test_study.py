@@ -1,0 +1,95 @@
+"""params.yaml is checked on load: every mistake becomes one sentence that names the file, the key and the right name."""
+
+import copy
+
+import pytest
+import yaml
+
+from vtabflow.errors import UserError
+from vtabflow.study import Study, load
+
+
+def refused(tmp_path, raw) -> str:
+    path = tmp_path / "params.yaml"
+    path.write_text(raw if isinstance(raw, str) else yaml.safe_dump(raw))
+    with pytest.raises(UserError) as error:
+        load(path)
+    message = str(error.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+def changed(smoke: dict, place: str, value: object) -> dict:
+    raw = copy.deepcopy(smoke)
+    *way, last = place.split(".")
+    target = raw
+    for part in way:
+        target = target.setdefault(part, {})
+    target[last] = value
+    return raw
+
+
+def test_the_shipped_studies_load(root):
+    for path in [root / "params.yaml", *(root / "studies").glob("*.yaml")]:
+        assert load(path).study == ("demo" if path.name == "params.yaml" else path.stem)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        ("finetune.learning_rate", [0.1], ["finetune.learning_rate", "did you mean learning_rates?"]),
+        ("finetun", {}, ["unknown key finetun", "did you mean finetune?"]),
+        ("prepare.procedural.trian", 900, ["prepare.procedural.trian", "did you mean train?"]),
+        ("prepare.folders", {"cats": {"pth": "x"}}, ["prepare.folders.cats.pth", "did you mean path?"]),
+        ("methods", ["rotatoin"], ["no method rotatoin", "did you mean rotation?", "sup-100"]),
+        ("tasks", ["svnh-standin"], ["no task svnh-standin", "did you mean svhn-standin?"]),
+        ("tasks", ["svhn"], ["real VTAB dataset svhn", "svhn-standin"]),
+        ("tasks", ["svhn-standin", "svhn-standin"], ["svhn-standin stands there twice"]),
+        ("budgets", ["2k"], ["budgets.0", "'1k' or 'full'"]),
+        ("finetune.batch", 0, ["finetune.batch", "greater than or equal to 1"]),
+        ("finetune.batch", 12.5, ["finetune.batch", "valid integer"]),
+        ("finetune.batch", True, ["finetune.batch", "valid integer"]),
+        ("finetune.learning_rates", [], ["finetune.learning_rates", "at least 1 item"]),
+        ("finetune.learning_rates", [-0.1], ["finetune.learning_rates.0", "greater than 0"]),
+        ("finetune.learning_rates", [float("nan")], ["finetune.learning_rates.0", "finite"]),
+        ("finetune.decay_at", [0.6, 0.3], ["finetune.decay_at", "must increase"]),
+        ("prepare.split", [0.5, 0.2, 0.2], ["prepare.split", "sum to 1, not 0.9"]),
+        ("pretrain.network", "resnet50", ["no network resnet50", "did you mean resnet50v2?"]),
+        ("pretrain.per_method", {"vae": {"latnt": 3}}, ["pretrain.per_method.vae.latnt", "did you mean latent?"]),
+        ("pretrain.per_method", {"vae": {"learning_rate": -1}}, ["pretrain.per_method.vae.learning_rate", "greater than 0"]),
+        ("pretrain.per_method", {"vea": {}}, ["no method vea", "did you mean vae?"]),
+        ("upstream", "imagenet", ["no set imagenet", "upstream-standin"]),
+        ("study", "My Study", ["study", "pattern"]),
+        ("prepare.folders", {"svhn": {"path": "x"}}, ["svhn is the name of a VTAB task"]),
+    ],
+)
+def test_a_mistake_becomes_one_sentence(tmp_path, smoke, place, value, says):
+    message = refused(tmp_path, changed(smoke, place, value))
+    for words in says:
+        assert words in message
+
+
+def test_files_that_are_no_study(tmp_path):
+    assert "not YAML" in refused(tmp_path, "study: [demo\n")
+    assert "stands twice" in refused(tmp_path, "study: demo\nstudy: other\n")
+    assert "should hold keys" in refused(tmp_path, "- a\n- b\n")
+    with pytest.raises(UserError, match="there is no study file"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_several_mistakes_are_counted(tmp_path, smoke):
+    raw = changed(changed(smoke, "finetune.batch", 0), "study", "A B")
+    assert "1 more errors follow" in refused(tmp_path, raw)
+
+
+def test_whose_word_counts(smoke):
+    """The study's settings, over them the method's own, over both params.yaml's per_method."""
+    raw = changed(smoke, "pretrain.learning_rate", 0.07)
+    study = Study.model_validate(raw)
+    assert study.method_settings("rotation")["learning_rate"] == 0.07
+    assert study.method_settings("vae")["optimiser"] == "adam"
+    assert study.method_settings("vae")["learning_rate"] < 0.07
+    study = Study.model_validate(changed(raw, "pretrain.per_method", {"vae": {"learning_rate": 0.002, "steps": 7}}))
+    assert study.method_settings("vae")["learning_rate"] == 0.002
+    assert study.method_settings("vae")["steps"] == 7
+    assert study.method_settings("rotation")["steps"] == 60
