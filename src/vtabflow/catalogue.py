@@ -46,7 +46,9 @@ FIELDS = tuple(name for name in MethodInfo.__dataclass_fields__ if name not in (
 
 
 def methods(folder: Path = FOLDER) -> dict[str, MethodInfo]:
-    """id -> MethodInfo of every method in `folder`, in the order of their files' names. UserError names a file that breaks the rules."""
+    """id -> MethodInfo of every method in `folder`, in the order of their files' names. UserError names a file that
+    breaks the rules.
+    """
     found: dict[str, MethodInfo] = {}
     for path in sorted(folder.glob("*.py")):
         for name in _classes(path):
@@ -56,7 +58,10 @@ def methods(folder: Path = FOLDER) -> dict[str, MethodInfo]:
             info = MethodInfo(**literals, module=f"vtabflow.methods.{path.stem}", cls=name)
             _check(info, path)
             if info.id in found:
-                raise UserError(f"{path} and {found[info.id].module} both declare the method {info.id!r}; give one of them another id")
+                raise UserError(
+                    f"{path} and {found[info.id].module} both declare the method {info.id!r}; "
+                    "give one of them another id"
+                )
             found[info.id] = info
     return found
 
@@ -66,7 +71,9 @@ def info(method: str) -> MethodInfo:
     known = methods()
     if method not in known:
         near = difflib.get_close_matches(method, known, 1, 0)[0]
-        raise UserError(f"there is no method {method!r}; the nearest is {near!r}, and `vtabflow methods` lists all of them")
+        raise UserError(
+            f"there is no method {method!r}; the nearest is {near!r}, and `vtabflow methods` lists all of them"
+        )
     return known[method]
 
 
@@ -81,7 +88,9 @@ def _parse(path: Path, changed: int) -> ast.Module:
     try:
         return ast.parse(path.read_text(), str(path))
     except SyntaxError as error:
-        raise UserError(f"{path}, line {error.lineno}: {error.msg}; mend the file or take it out of the folder") from error
+        raise UserError(
+            f"{path}, line {error.lineno}: {error.msg}; mend the file or take it out of the folder"
+        ) from error
 
 
 def _tree(path: Path) -> ast.Module:
@@ -93,7 +102,8 @@ def _classes(path: Path) -> dict[str, ast.ClassDef]:
 
 
 def _literals(path: Path, name: str) -> dict[str, Any] | None:
-    """The declared literals of class `name` in `path`, those of its bases included; None if it does not descend from Method.
+    """The declared literals of class `name` in `path`, those of its bases included; None if it does not descend from
+    Method.
 
     Bases are followed within the file and into the files of the folder that it imports them from.
     """
@@ -119,7 +129,9 @@ def _literals(path: Path, name: str) -> dict[str, Any] | None:
             try:
                 values[target.id] = ast.literal_eval(statement.value)
             except ValueError as error:
-                raise UserError(f"{path}, line {statement.lineno}: {name}.{target.id} must be a literal; write its value out") from error
+                raise UserError(
+                    f"{path}, line {statement.lineno}: {name}.{target.id} must be a literal; write its value out"
+                ) from error
     return values
 
 
@@ -139,7 +151,10 @@ def _check(info: MethodInfo, path: Path) -> None:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", info.id):
         raise UserError(f"{where}: id {info.id!r} must be lower-case letters, digits and single hyphens; rename it")
     if not info.display or info.family not in FAMILIES:
-        raise UserError(f"{where}: needs a display name and a family out of {', '.join(FAMILIES)}; it has {info.display!r}, {info.family!r}")
+        raise UserError(
+            f"{where}: needs a display name and a family out of {', '.join(FAMILIES)}; "
+            f"it has {info.display!r}, {info.family!r}"
+        )
     wrong = [source for source in info.streams.values() if source not in SOURCES]
     if wrong:
         raise UserError(f"{where}: a stream draws from {' or '.join(SOURCES)}, not from {wrong[0]!r}; change it")

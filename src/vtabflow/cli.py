@@ -29,13 +29,20 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for step, text in STEPS.items():
         command = commands.add_parser(step, help=text, description=text)
-        command.add_argument("--spec", required=step != "report", metavar="FILE", help="the frozen settings: results/specs/<step>/<key>.json")
+        command.add_argument(
+            "--spec",
+            required=step != "report",
+            metavar="FILE",
+            help="the frozen settings: results/specs/<step>/<key>.json",
+        )
         command.add_argument("--threads", type=int, default=None, help="processor threads for the numeric libraries")
         if step in {"pretrain", "finetune"}:
             command.add_argument("--gpus", type=int, default=1, help="GPUs to lease; without any, the CPU is used")
         if step == "report":
             command.add_argument("--params", default="params.yaml", help="the study, if no --spec is given")
-            command.add_argument("--publish", action="store_true", help="copy the page to results/reports/<study>/ as the current one")
+            command.add_argument(
+                "--publish", action="store_true", help="copy the page to results/reports/<study>/ as the current one"
+            )
     for name, text in (
         ("check", "check a study's settings and say its size"),
         ("status", "say what of a study is there and what is missing"),
@@ -44,14 +51,21 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if name == "gc":
             command.add_argument("--yes", action="store_true", help="really remove; without it, only say what would go")
-            command.add_argument("studies", nargs="*", metavar="FILE", help="the studies to keep (default: params.yaml and studies/*.yaml)")
+            command.add_argument(
+                "studies",
+                nargs="*",
+                metavar="FILE",
+                help="the studies to keep (default: params.yaml and studies/*.yaml)",
+            )
         else:
             command.add_argument("params", nargs="?", default="params.yaml")
     commands.add_parser("methods", help="the methods, their families and what they learn from")
     code = commands.add_parser("code", help="code.lock: say, accept or bump what has changed in the code")
     code.add_argument("action", choices=["status", "accept", "bump"], help="accept: same results; bump: new results")
     code.add_argument("units", nargs="*", help="for example methods/rotation (default: all that have changed)")
-    bench = commands.add_parser("bench", help="images/s of the real fine-tuning loop beside the bare step", add_help=False)
+    bench = commands.add_parser(
+        "bench", help="images/s of the real fine-tuning loop beside the bare step", add_help=False
+    )
     bench.add_argument("arguments", nargs=argparse.REMAINDER)
     return top
 
@@ -129,7 +143,9 @@ def _spec(step: str, arguments: argparse.Namespace) -> dict:
     try:
         spec = read_json(arguments.spec)
     except FileNotFoundError as error:
-        raise UserError(f"there is no spec {arguments.spec}; snakemake and `vtabflow check` write specs under results/specs") from error
+        raise UserError(
+            f"there is no spec {arguments.spec}; snakemake and `vtabflow check` write specs under results/specs"
+        ) from error
     except ValueError as error:
         raise UserError(f"{arguments.spec} is not JSON ({error}); `vtabflow check` writes it again") from error
     if not isinstance(spec, dict) or spec.get("step") != step:

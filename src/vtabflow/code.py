@@ -7,8 +7,9 @@ the code that it imports. While the digest is the locked one, keys hold the vers
 import ast
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,16 @@ def units(package: Path = PACKAGE) -> dict[str, Unit]:
         if "TASKS" in module_literals(path):
             entries = ("prepare.step", "prepare.procedural.source", f"prepare.procedural.{path.stem}")
             found.append(Unit(f"prepare/procedural/{path.stem}", entries))
-    for path in sorted((package / "networks").glob("*.py")):
-        if path.stem not in {"__init__", "table"}:
-            found.append(Unit(f"networks/{path.stem}", ("networks.table", f"networks.{path.stem}")))
+    networks = module_literals(package / "networks/table.py")["NETWORKS"]
+    for module in sorted({row["module"] for row in networks.values()}):
+        found.append(Unit(f"networks/{module}", ("networks.table", f"networks.{module}")))
     for path in sorted((package / "methods").glob("*.py")):
         if path.stem not in NOT_METHODS:
             found.append(Unit(f"methods/{path.stem}", ("pretrain.step", f"methods.{path.stem}")))
     return {unit.name: unit for unit in found}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tree(path: Path, stamp: int) -> ast.Module:
     return ast.parse(path.read_text(), filename=str(path))
 
@@ -62,11 +63,10 @@ def module_literals(path: Path) -> dict[str, Any]:
     """Module-level names that are assigned a literal, with their values, read without importing the module."""
     found = {}
     for node in parse(path).body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            try:
-                found[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:
-                pass
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        if len(targets) == 1 and isinstance(targets[0], ast.Name) and node.value is not None:
+            with suppress(ValueError):
+                found[targets[0].id] = ast.literal_eval(node.value)
     return found
 
 
@@ -93,7 +93,7 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     return body
 
 
-@lru_cache(maxsize=None)
+@cache
 def _file_digest(path: Path, stamp: int) -> str:
     if path.suffix == ".py":
         text = canonical(_normal(parse(path)))

@@ -27,7 +27,11 @@ def pool() -> list[str]:
         return []
     try:
         listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=60, check=True
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
     except (subprocess.SubprocessError, OSError):
         return []

@@ -62,7 +62,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free the disk or mend the permission, then run again") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; free the disk or mend the permission, then run again"
+        ) from error
 
 
 def write_json(path: Path | str, value: Any) -> None:

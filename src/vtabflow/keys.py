@@ -109,7 +109,9 @@ class _Planner:
         how = {"source": "folder", "role": role, "invalid": folder.invalid, "split": split}
         images, labels = {**how, "images": found["images"]}, {**how, "labels": found["labels"]}
         code = self.lock.identity("prepare/folder")
-        return self._store(dataset, "folder", settings, [dataset], {dataset: found["classes"]}, rows, images, labels, code)
+        return self._store(
+            dataset, "folder", settings, [dataset], {dataset: found["classes"]}, rows, images, labels, code
+        )
 
     def _store(
         self,
@@ -150,7 +152,7 @@ class _Planner:
         pretrain = self.study.pretrain
         network = NETWORKS[pretrain.network]
         code = {
-            "method": self.lock.identity(f"methods/{info.module}"),
+            "method": self.lock.identity(f"methods/{info.module.rpartition('.')[2]}"),
             "network": self.lock.identity(f"networks/{network['module']}"),
         }
         identity: Spec = {"method": method, "network": pretrain.network, "image_size": self.image["size"], "code": code}
@@ -160,7 +162,12 @@ class _Planner:
             uses = set(info.streams.values())
             settings = self.study.method_settings(method)
             subset = pretrain.subset.model_dump() if "subset" in uses else None
-            identity |= {"settings": settings, "seed": pretrain.seed, "images": store["identity"]["images"], "subset": subset}
+            identity |= {
+                "settings": settings,
+                "seed": pretrain.seed,
+                "images": store["identity"]["images"],
+                "subset": subset,
+            }
             if uses & {"labels", "subset"}:
                 identity["labels"] = store["identity"]["labels"]
             upstream = {
@@ -233,7 +240,13 @@ class _Planner:
         for start in range(0, len(cells), size):
             chosen = cells[start : start + size]
             pack = digest(["pack", [cell["key"] for cell in chosen]])
-            packs[pack] = {"step": "finetune", "key": pack, "pack": pack, "receipt": f"results/packs/{pack}.json", "cells": chosen}
+            packs[pack] = {
+                "step": "finetune",
+                "key": pack,
+                "pack": pack,
+                "receipt": f"results/packs/{pack}.json",
+                "cells": chosen,
+            }
         return packs
 
     # ---- the page
@@ -246,11 +259,23 @@ class _Planner:
             "study": self.study.study,
             "methods": [{"id": m.id, "display": m.display, "family": m.family} for m in methods],
             "tasks": [
-                {"id": t.id, "display": t.display, "group": t.group, "source": t.source, "dataset": t.dataset, "classes": classes[t.id]} for t in tasks
+                {
+                    "id": t.id,
+                    "display": t.display,
+                    "group": t.group,
+                    "source": t.source,
+                    "dataset": t.dataset,
+                    "classes": classes[t.id],
+                }
+                for t in tasks
             ],
             "budgets": list(self.study.budgets),
             "seeds": list(self.study.seeds),
-            "upstream": {"id": upstream["dataset"], "display": self._display(upstream["dataset"]), "source": upstream["source"]},
+            "upstream": {
+                "id": upstream["dataset"],
+                "display": self._display(upstream["dataset"]),
+                "source": upstream["source"],
+            },
             "network": self.study.pretrain.network,
             "evaluation": self.study.finetune.evaluation,
             "settings": self.study.report.model_dump(),
@@ -265,7 +290,8 @@ class _Planner:
             "receipt": f"{folder}/{key}.json",
             **shown,
             "cells": [
-                {name: cell[name] for name in ("key", "method", "task", "budget", "seed", "folder")} | {"encoder": cell["encoder"]["folder"]}
+                {name: cell[name] for name in ("key", "method", "task", "budget", "seed", "folder")}
+                | {"encoder": cell["encoder"]["folder"]}
                 for cell in cells
             ],
         }
@@ -292,7 +318,9 @@ def is_complete(spec: Spec, root: Path | str = ".") -> bool:
     """Whether a result is there: its small JSON is written last. A pack is complete when all its cells are."""
     if spec.get("step") == "finetune":
         return all(is_complete(cell, root) for cell in spec["cells"])
-    last = {"prepare": "manifest.json", "pretrain": "card.json", "report": "card.json"}.get(spec.get("step", ""), "score.json")
+    last = {"prepare": "manifest.json", "pretrain": "card.json", "report": "card.json"}.get(
+        spec.get("step", ""), "score.json"
+    )
     return (Path(root) / spec["folder"] / last).exists()
 
 

@@ -28,7 +28,10 @@ def status(params: str) -> None:
     made = plan(load(params))
     for step, specs in (("prepare", made.stores), ("pretrain", made.encoders), ("finetune", made.cells)):
         states = Counter(_state(spec) for spec in specs.values())
-        print(f"{step:9} {len(specs):5}: " + ", ".join(f"{states[state]} {state}" for state in ("there", "failed", "missing") if states[state]))
+        print(
+            f"{step:9} {len(specs):5}: "
+            + ", ".join(f"{states[state]} {state}" for state in ("there", "failed", "missing") if states[state])
+        )
     page = Path(f"results/reports/{made.study.study}/index.html")
     print(f"{'report':9}      : {page if is_complete(made.page) and page.exists() else 'missing'}")
 
@@ -45,13 +48,19 @@ def _state(spec: dict) -> str:
 
 def collect_garbage(studies: list[str], really: bool) -> None:
     """Remove keyed results that none of the studies refers to, after saying what. Manifests stay: they are small, and they are the record."""
-    files = studies or [str(path) for path in [Path("params.yaml"), *sorted(Path("studies").glob("*.yaml"))] if path.exists()]
+    files = studies or [
+        str(path) for path in [Path("params.yaml"), *sorted(Path("studies").glob("*.yaml"))] if path.exists()
+    ]
     if not files:
-        raise UserError("there is no study here to keep; run this in the project's folder, or name the study files to keep")
+        raise UserError(
+            "there is no study here to keep; run this in the project's folder, or name the study files to keep"
+        )
     kept: set[str] = set()
     for file in files:
         kept |= _keys(plan(load(file)))
-    going = sorted(folder for pattern in KEYED for folder in Path().glob(pattern) if _is_keyed(folder) and folder.name not in kept)
+    going = sorted(
+        folder for pattern in KEYED for folder in Path().glob(pattern) if _is_keyed(folder) and folder.name not in kept
+    )
     size = sum(file.stat().st_size for folder in going for file in folder.rglob("*") if file.is_file())
     for folder in going:
         print(folder)

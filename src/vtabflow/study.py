@@ -105,7 +105,9 @@ class Pretrain(Schedule):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in NETWORKS:
-            raise ValueError(f"there is no network {value}{_nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}")
+            raise ValueError(
+                f"there is no network {value}{_nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}"
+            )
         return value
 
 
@@ -158,11 +160,15 @@ class Study(Group):
                 raise ValueError(f"{name}: {twice} stands there twice")
         for folder in self.prepare.folders:
             if folder in VTAB_IDS or folder.endswith("-standin"):
-                raise ValueError(f"prepare.folders: {folder} is the name of a VTAB task or stand-in; give your folder another, such as my-{folder}")
+                raise ValueError(
+                    f"prepare.folders: {folder} is the name of a VTAB task or stand-in; give your folder another, such as my-{folder}"
+                )
         methods = catalogue.methods()
         for method in self.methods:
             if method not in methods:
-                raise ValueError(f"methods: there is no method {method}{_nearest(method, methods)}; the methods are: {', '.join(methods)}")
+                raise ValueError(
+                    f"methods: there is no method {method}{_nearest(method, methods)}; the methods are: {', '.join(methods)}"
+                )
         for method in self.pretrain.per_method:
             if method not in methods:
                 raise ValueError(f"pretrain.per_method: there is no method {method}{_nearest(method, methods)}")
@@ -171,7 +177,9 @@ class Study(Group):
             self.task(task)
         if self.upstream != UPSTREAM_STANDIN and self.upstream not in self.prepare.folders:
             known = [UPSTREAM_STANDIN, *self.prepare.folders]
-            raise ValueError(f"upstream: there is no set {self.upstream}{_nearest(self.upstream, known)}; there are: {', '.join(known)}")
+            raise ValueError(
+                f"upstream: there is no set {self.upstream}{_nearest(self.upstream, known)}; there are: {', '.join(known)}"
+            )
         return self
 
     def task(self, name: str) -> Task:
@@ -198,7 +206,9 @@ class Study(Group):
         for key, value in given.items():
             place = f"pretrain.per_method.{method}.{key}"
             if key not in known:
-                raise ValueError(f"{place}: {method} has no setting {key}{_nearest(key, known)}; it has: {', '.join(sorted(known))}")
+                raise ValueError(
+                    f"{place}: {method} has no setting {key}{_nearest(key, known)}; it has: {', '.join(sorted(known))}"
+                )
             if key in info.settings and not _same_kind(value, info.settings[key]):
                 raise ValueError(f"{place}: {value!r} should be of the kind of its default {info.settings[key]!r}")
         common_given = {key: value for key, value in {**common, **info.defaults, **given}.items() if key in common}
@@ -206,7 +216,9 @@ class Study(Group):
             checked = Pretrain(**common_given).model_dump(exclude={"network", "seed", "subset", "per_method"})
         except ValidationError as error:
             first = error.errors()[0]
-            raise ValueError(f"pretrain.per_method.{method}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            raise ValueError(
+                f"pretrain.per_method.{method}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from error
         own = {key: given.get(key, default) for key, default in info.settings.items()}
         return {**checked, **own}
 
@@ -251,7 +263,9 @@ def load(path: Path | str = "params.yaml") -> Study:
     try:
         raw = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
     except FileNotFoundError as error:
-        raise UserError(f"there is no study file {path}; params.yaml and studies/<name>.yaml are study files") from error
+        raise UserError(
+            f"there is no study file {path}; params.yaml and studies/<name>.yaml are study files"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -266,7 +280,8 @@ def load(path: Path | str = "params.yaml") -> Study:
 
 def _sentence(error: ValidationError) -> str:
     """The first error of a study as one sentence."""
-    first = error.errors()[0]
+    # A misspelt key often leaves another missing: the misspelling is what to say.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in first["loc"])
     others = f" ({error.error_count() - 1} more errors follow)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -291,4 +306,3 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 model = annotation
     return list(model.model_fields)
-

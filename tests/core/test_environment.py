@@ -52,7 +52,9 @@ def test_the_lock_serves_every_python(project, locked):
         name = canonicalize_name(Requirement(line).name)
         for python in pythons:
             env = {"python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux"}
-            assert sum(r.marker is None or r.marker.evaluate(env) for r in locked[name]) == 1, f"{name} on Python {python}"
+            assert sum(r.marker is None or r.marker.evaluate(env) for r in locked[name]) == 1, (
+                f"{name} on Python {python}"
+            )
 
 
 def test_conda_takes_the_locked_versions(root, project, locked):

@@ -56,7 +56,11 @@ def test_the_shipped_studies_load(root):
         ("prepare.split", [0.5, 0.2, 0.2], ["prepare.split", "sum to 1, not 0.9"]),
         ("pretrain.network", "resnet50", ["no network resnet50", "did you mean resnet50v2?"]),
         ("pretrain.per_method", {"vae": {"latnt": 3}}, ["pretrain.per_method.vae.latnt", "did you mean latent?"]),
-        ("pretrain.per_method", {"vae": {"learning_rate": -1}}, ["pretrain.per_method.vae.learning_rate", "greater than 0"]),
+        (
+            "pretrain.per_method",
+            {"vae": {"learning_rate": -1}},
+            ["pretrain.per_method.vae.learning_rate", "greater than 0"],
+        ),
         ("pretrain.per_method", {"vea": {}}, ["no method vea", "did you mean vae?"]),
         ("upstream", "imagenet", ["no set imagenet", "upstream-standin"]),
         ("study", "My Study", ["study", "pattern"]),

@@ -27,18 +27,32 @@ def spec_of(step, key):
 
 def store_of_encoder(wildcards):
     spec = spec_of("pretrain", wildcards.key)
-    return [] if keys.is_complete(spec) or not spec["upstream"] else [spec["upstream"]["receipt"]]
+    return (
+        []
+        if keys.is_complete(spec) or not spec["upstream"]
+        else [spec["upstream"]["receipt"]]
+    )
 
 
 def needs_of_pack(wildcards):
-    cells = [cell for cell in spec_of("finetune", wildcards.key)["cells"] if not keys.is_complete(cell)]
-    return sorted({cell[part]["receipt"] for cell in cells for part in ("encoder", "store")})
+    cells = [
+        cell
+        for cell in spec_of("finetune", wildcards.key)["cells"]
+        if not keys.is_complete(cell)
+    ]
+    return sorted(
+        {cell[part]["receipt"] for cell in cells for part in ("encoder", "store")}
+    )
 
 
 def packs_of_page(wildcards):
     """Only packs with a missing cell: what exists is asked of nobody."""
     key = spec_of("report", wildcards.key)["key"]
-    return [pack["receipt"] for pack in PLAN.packs.values() if not keys.is_complete(pack)] if key == PLAN.page["key"] else []
+    return (
+        [pack["receipt"] for pack in PLAN.packs.values() if not keys.is_complete(pack)]
+        if key == PLAN.page["key"]
+        else []
+    )
 
 
 def job_threads(wildcards):

@@ -1,16 +1,16 @@
 rule prepare:
     output:
         "data/stores/{dataset}/{key}.json",
-    params:
-        spec="results/specs/prepare/{key}.json",
     log:
         "results/logs/prepare/{dataset}/{key}.log",
     benchmark:
         "results/benchmarks/prepare/{dataset}/{key}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         runtime=240,
-    conda:
-        "../../environment.yml"
+    params:
+        spec="results/specs/prepare/{key}.json",
     shell:
         "vtabflow prepare --spec {params.spec:q} --threads {threads} > {log:q} 2>&1"

@@ -3,17 +3,17 @@ rule pretrain:
         store=ancient(store_of_encoder),
     output:
         "results/encoders/{method}/{key}.json",
-    params:
-        spec="results/specs/pretrain/{key}.json",
     log:
         "results/logs/pretrain/{method}/{key}.log",
     benchmark:
         "results/benchmarks/pretrain/{method}/{key}.tsv"
+    conda:
+        "../../environment.yml"
     threads: job_threads
     resources:
         gpu=1,
         runtime=2880,
-    conda:
-        "../../environment.yml"
+    params:
+        spec="results/specs/pretrain/{key}.json",
     shell:
         "vtabflow pretrain --spec {params.spec:q} --threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"

@@ -3,17 +3,17 @@ rule report:
         packs=ancient(packs_of_page),
     output:
         "results/reports/{study}/{key}.json",
-    params:
-        spec="results/specs/report/{key}.json",
     log:
         "results/logs/report/{study}/{key}.log",
     benchmark:
         "results/benchmarks/report/{study}/{key}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         runtime=60,
-    conda:
-        "../../environment.yml"
+    params:
+        spec="results/specs/report/{key}.json",
     shell:
         "vtabflow report --spec {params.spec:q} --threads {threads} > {log:q} 2>&1"
 
@@ -23,12 +23,12 @@ rule publish:
         page=ancient("results/reports/{study}/{key}.json"),
     output:
         "results/reports/{study}/.current/{key}",
-    params:
-        spec="results/specs/report/{key}.json",
     log:
         "results/logs/publish/{study}/{key}.log",
-    threads: 1
     conda:
         "../../environment.yml"
+    threads: 1
+    params:
+        spec="results/specs/report/{key}.json",
     shell:
         "vtabflow report --spec {params.spec:q} --threads {threads} --publish > {log:q} 2>&1"

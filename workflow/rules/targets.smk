@@ -22,12 +22,24 @@ if PLAN:
 
     rule prepared:
         input:
-            [spec["receipt"] for spec in PLAN.stores.values() if not Path(spec["manifest"]).exists()],
+            [
+                spec["receipt"]
+                for spec in PLAN.stores.values()
+                if not Path(spec["manifest"]).exists()
+            ],
 
     rule pretrained:
         input:
-            [spec["receipt"] for spec in PLAN.encoders.values() if not keys.is_complete(spec)],
+            [
+                spec["receipt"]
+                for spec in PLAN.encoders.values()
+                if not keys.is_complete(spec)
+            ],
 
     rule finetuned:
         input:
-            [pack["receipt"] for pack in PLAN.packs.values() if not keys.is_complete(pack)],
+            [
+                pack["receipt"]
+                for pack in PLAN.packs.values()
+                if not keys.is_complete(pack)
+            ],

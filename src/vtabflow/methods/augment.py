@@ -1,15 +1,16 @@
-"""Augmentations of whole batches on their device, each image by its own draw. Sources: methods.md 2.2 and the files named there.
+"""Augmentations of whole batches on their device, each image by its own draw. Sources: methods.md 2.2 and the files
+named there.
 
-Images come as uint8 (B, H, W, C), C 1 or 3, and leave as float32 (B, 3, size, size) in [-1, 1], channels last in memory.
-All draws come from the given generator, which must be on the images' device.
+Images come as uint8 (B, H, W, C), C 1 or 3, and leave as float32 (B, 3, size, size) in [-1, 1], channels last in
+memory. All draws come from the given generator, which must be on the images' device.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-# Attempts at a crop that keeps enough of the image. One succeeds with probability of at least 0.85 on a square image, so
-# that all eight fail in one crop of four million; TensorFlow makes up to 100.
+# Attempts at a crop that keeps enough of the image. One succeeds with probability of at least 0.85 on a square image,
+# so that all eight fail in one crop of four million; TensorFlow makes up to 100.
 ATTEMPTS = 8
 
 
@@ -41,10 +42,11 @@ def crop_boxes(
     aspect: tuple[float, float] = (0.75, 1.33),
     covered: float = 0.1,
 ) -> Tensor:
-    """n random boxes (n, 4) as top, left, height, width in pixels, distributed as TensorFlow's sample_distorted_bounding_box draws them.
+    """n random boxes (n, 4) as top, left, height, width in pixels, distributed as TensorFlow's
+    sample_distorted_bounding_box draws them.
 
-    Aspect (width / height) uniform; then the *height* uniform between those of the smallest and the largest area that fits;
-    drawn again while the box covers less than `covered` of the image; position uniform. So the least area is
+    Aspect (width / height) uniform; then the *height* uniform between those of the smallest and the largest area that
+    fits; drawn again while the box covers less than `covered` of the image; position uniform. So the least area is
     max(area[0], covered), and small areas are commoner than under torchvision's RandomResizedCrop.
     """
     ratio = uniform((n, ATTEMPTS), *aspect, generator)
@@ -56,11 +58,14 @@ def crop_boxes(
     first = enough.byte().argmax(1, keepdim=True)
     h = h.gather(1, first)
     w = h * ratio.gather(1, first)
-    return torch.cat([(height - h) * uniform((n, 1), 0, 1, generator), (width - w) * uniform((n, 1), 0, 1, generator), h, w], 1)
+    return torch.cat(
+        [(height - h) * uniform((n, 1), 0, 1, generator), (width - w) * uniform((n, 1), 0, 1, generator), h, w], 1
+    )
 
 
 def crop_resize(x: Tensor, boxes: Tensor, size: int, mirror: Tensor | None = None) -> Tensor:
-    """Cut boxes (B, 4; see crop_boxes) out of (B, 3, H, W) and resize them to (B, 3, size, size), bilinear, without antialiasing.
+    """Cut boxes (B, 4; see crop_boxes) out of (B, 3, H, W) and resize them to (B, 3, size, size), bilinear, without
+    antialiasing.
 
     mirror: (B,) 1 to keep and -1 to flip left and right.
     """
@@ -83,7 +88,12 @@ def mirrors(n: int, generator: Generator) -> Tensor:
 
 
 def inception_crop(
-    images: Tensor, size: int, generator: Generator, area_min: float = 0.05, aspect: tuple[float, float] = (0.75, 1.33), flip: bool = True
+    images: Tensor,
+    size: int,
+    generator: Generator,
+    area_min: float = 0.05,
+    aspect: tuple[float, float] = (0.75, 1.33),
+    flip: bool = True,
 ) -> Tensor:
     """A random crop (crop_boxes; area at most the whole image) resized to `size`, and a random flip."""
     x = to_float(images)
@@ -91,8 +101,11 @@ def inception_crop(
     return crop_resize(x, boxes, size, mirrors(len(x), generator) if flip else None)
 
 
-def brightness_saturation(x: Tensor, generator: Generator, brightness: float = 32 / 255, saturation: float = 0.5) -> Tensor:
-    """Add U(-brightness, brightness), then scale the saturation of HSV by U(1 - s, 1 + s); on the [0, 1] scale, clipped at the end.
+def brightness_saturation(
+    x: Tensor, generator: Generator, brightness: float = 32 / 255, saturation: float = 0.5
+) -> Tensor:
+    """Add U(-brightness, brightness), then scale the saturation of HSV by U(1 - s, 1 + s); on the [0, 1] scale,
+    clipped at the end.
 
     Scaling HSV's saturation S = (V - min) / V by f, clipped at 1, draws each channel c to V - (V - c) min(f, 1 / S): no
     conversion is needed. x: (B, 3, H, W) in [-1, 1], and so is the result.
@@ -100,7 +113,9 @@ def brightness_saturation(x: Tensor, generator: Generator, brightness: float = 3
     x = (x + 1) / 2 + uniform((len(x), 1, 1, 1), -brightness, brightness, generator)
     value = x.amax(1, keepdim=True)
     spread = value - x.amin(1, keepdim=True)
-    factor = torch.minimum(uniform((len(x), 1, 1, 1), 1 - saturation, 1 + saturation, generator), value / spread.clamp(min=1e-6))
+    factor = torch.minimum(
+        uniform((len(x), 1, 1, 1), 1 - saturation, 1 + saturation, generator), value / spread.clamp(min=1e-6)
+    )
     return (value - (value - x) * factor).clamp_(0, 1).mul_(2).sub_(1)
 
 
@@ -110,7 +125,8 @@ def inception_preprocess(images: Tensor, size: int, generator: Generator, area_m
 
 
 def rotations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """All four turns of (B, C, S, S): (4B, C, S, S), first all at 0 degrees, then all at 90 counter-clockwise, 180, 270; and the turns (4B,).
+    """All four turns of (B, C, S, S): (4B, C, S, S), first all at 0 degrees, then all at 90 counter-clockwise, 180,
+    270; and the turns (4B,).
 
     Exact: the pictures are permuted, not interpolated. Turn k is np.rot90(image, k).
     """

@@ -1,10 +1,14 @@
-"""No pre-training: the encoder is the network's random initialisation, the baseline that every other method has to beat."""
+"""No pre-training: the encoder is the network's random initialisation, the baseline that every other method has to
+beat.
+"""
 
 from vtabflow.methods.base import Method
 
 
 class FromScratch(Method):
-    """Draws nothing from the upstream and has no losses; the seed of each downstream run draws its initialisation anew."""
+    """Draws nothing from the upstream and has no losses; the seed of each downstream run draws its initialisation
+    anew.
+    """
 
     id = "from-scratch"
     display = "From-Scratch"

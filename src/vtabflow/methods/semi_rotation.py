@@ -9,11 +9,12 @@ from vtabflow.methods.base import Batch, Head, Method, accuracy
 
 
 class SemiRotation10(Method):
-    """S4L's L = CE_class(labelled, in all four turns) + w/2 (CE_rotation(unlabelled) + CE_rotation(labelled)) (methods.md M15).
+    """S4L's L = CE_class(labelled, in all four turns) + w/2 (CE_rotation(unlabelled) + CE_rotation(labelled))
+    (methods.md M15).
 
     One forward pass over both streams, so that they share batch statistics. w = 1 and both heads linear on the
-    representation, as in google-research/s4l rotation.py. `batch` counts the images of each stream (256 + 256 in S4L, at
-    learning rate 0.03 and weight decay 1e-3: the study's to set). The crop is S4L's inception_preprocess.
+    representation, as in google-research/s4l rotation.py. `batch` counts the images of each stream (256 + 256 in S4L,
+    at learning rate 0.03 and weight decay 1e-3: the study's to set). The crop is S4L's inception_preprocess.
     """
 
     id = "semi-rotation-10"
@@ -30,7 +31,10 @@ class SemiRotation10(Method):
 
     def losses(self, player: str, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         streams = [batch["unlabelled"], batch["labelled"]]
-        views = [rotations(inception_preprocess(images, self.size, generator, self.set["crop_area_min"])) for images, _ in streams]
+        views = [
+            rotations(inception_preprocess(images, self.size, generator, self.set["crop_area_min"]))
+            for images, _ in streams
+        ]
         features = self.represent(torch.cat([x for x, _ in views])).split([len(x) for x, _ in views])
         turn = [F.cross_entropy(self.turn(f), turns) for f, (_, turns) in zip(features, views, strict=True)]
         target = batch["labelled"][1]

@@ -11,9 +11,10 @@ from vtabflow.methods.base import Batch, Head, Method, accuracy
 class Sup100(Method):
     """Cross-entropy over the upstream's classes, all labels (methods.md M14).
 
-    Pipeline and schedule of the authors' config/supervised: Inception crop, flip, brightness and saturation. On ImageNet 90
-    epochs of 256 at learning rate 0.1, divided by 10 at 30, 60 and 80, 5 epochs of warm-up, weight decay 1e-4; these are the
-    study's to set. crop_area_min is TensorFlow's bound; no crop is less than a tenth of the image in any case.
+    Pipeline and schedule of the authors' config/supervised: Inception crop, flip, brightness and saturation. On
+    ImageNet 90 epochs of 256 at learning rate 0.1, divided by 10 at 30, 60 and 80, 5 epochs of warm-up, weight decay
+    1e-4; these are the study's to set. crop_area_min is TensorFlow's bound; no crop is less than a tenth of the image
+    in any case.
     """
 
     id = "sup-100"

@@ -4,16 +4,19 @@ import torch
 from torch import Tensor
 
 from vtabflow.methods.augment import crop_boxes, crop_resize, mirrors, to_float
-from vtabflow.methods.base import Batch, Head, Method, glorot
+from vtabflow.methods.base import Batch, Head, Method
 from vtabflow.networks.decoder import Decoder
+from vtabflow.networks.initialise import glorot
 
 
 class VAE(Method):
-    """L = sum over pixels (x - x')^2 / (2 variance) + beta KL(q(z|x) || N(0, I)), both averaged over the batch (methods.md M2).
+    """L = sum over pixels (x - x')^2 / (2 variance) + beta KL(q(z|x) || N(0, I)), both averaged over the batch
+    (methods.md M2).
 
     The VTAB authors did not publish theirs. Inferred, hence settings: latent, decoder (channels), fixed variance of the
-    likelihood on [-1, 1], beta, square crops of at least half the area with a flip, and the learning rate. beta1 = 0.5 is
-    that of the reference WAE. A VAE below From-Scratch downstream is what VTAB reports, not a sign of a mistake.
+    likelihood on [-1, 1], beta, square crops of at least half the area with a flip, and the learning rate. beta1 =
+    0.5 is that of the reference WAE. A VAE below From-Scratch downstream is what VTAB reports, not a sign of a
+    mistake.
     """
 
     id = "vae"

@@ -1,7 +1,7 @@
 """The decoder of the autoencoders: codes to pictures.
 
-The VTAB authors did not publish theirs. This one has the shape of BigGAN's generator without conditioning (methods.md M2-M5,
-inferred): a linear layer to 4x4, up-blocks with a skip, BN-ReLU-3x3-tanh.
+The VTAB authors did not publish theirs. This one has the shape of BigGAN's generator without conditioning (methods.md
+M2-M5, inferred): a linear layer to 4x4, up-blocks with a skip, BN-ReLU-3x3-tanh.
 """
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from vtabflow.errors import UserError
 from vtabflow.networks.resnetv2 import conv, norm
 
-# Channels from 4x4 upwards, as multiples of the last block's: the five blocks of a 128 px picture; smaller pictures use the last ones.
+# Channels from 4x4 upwards, as multiples of the last block's: the five blocks of a 128 px picture; smaller pictures
+# use the last ones.
 MULTIPLIERS = (16, 16, 8, 4, 2, 1)
 
 
@@ -32,13 +33,17 @@ class UpBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes (B, latent) to pictures (B, 3, size, size) in [-1, 1]. `channels` is the width of the last block (64 in the study)."""
+    """Codes (B, latent) to pictures (B, 3, size, size) in [-1, 1]. `channels` is the width of the last block (64 in
+    the study).
+    """
 
     def __init__(self, latent: int, size: int, channels: int = 64) -> None:
         super().__init__()
         blocks = size.bit_length() - 3
         if size != 4 << blocks or not 1 <= blocks < len(MULTIPLIERS):
-            raise UserError(f"the decoder makes pictures of 8, 16, 32, 64 or 128 px, not {size}; set image_size to one of these")
+            raise UserError(
+                f"the decoder makes pictures of 8, 16, 32, 64 or 128 px, not {size}; set image_size to one of these"
+            )
         widths = [channels * m for m in MULTIPLIERS[-blocks - 1 :]]
         self.start = nn.Linear(latent, 16 * widths[0])
         self.blocks = nn.Sequential(*(UpBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))

@@ -1,8 +1,9 @@
 """Pre-activation residual networks (He et al. 2016, arXiv:1603.05027): the study's ResNet50-v2 and a small sibling.
 
-Everything that departs from torchvision's ResNet follows the code of the VTAB authors (google/revisiting-self-supervised,
-models/resnet.py): no normalisation or ReLU after the stem, a max-pool that pads with zeros, batch norm with momentum 0.99
-(0.01 in torch's sense) and epsilon 1e-3, Glorot-uniform kernels, and a last BN-ReLU before the global average pool.
+Everything that departs from torchvision's ResNet follows the code of the VTAB authors
+(google/revisiting-self-supervised, models/resnet.py): no normalisation or ReLU after the stem, a max-pool that pads
+with zeros, batch norm with momentum 0.99 (0.01 in torch's sense) and epsilon 1e-3, Glorot-uniform kernels, and a last
+BN-ReLU before the global average pool.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 class Unit(nn.Module):
     """BN-ReLU before each convolution; the shortcut is taken after the first BN-ReLU where the shape changes.
 
-    A bottleneck unit is 1x1 (a quarter of the channels), 3x3 (with the stride), 1x1; a basic unit is 3x3 (with the stride), 3x3.
+    A bottleneck unit is 1x1 (a quarter of the channels), 3x3 (with the stride), 1x1; a basic unit is 3x3 (with the
+    stride), 3x3.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, bottleneck: bool) -> None:
@@ -64,7 +66,8 @@ class ResNetV2(nn.Module):
     ) -> None:
         """`root` is (channels, kernel, stride) of the stem; `strides` are those of each stage's first unit.
 
-        The authors' networks for patches have root stride 1 and strides (2, 2, 1, 1 or the like) in place of 2 and (1, 2, 2, 2).
+        The authors' networks for patches have root stride 1 and strides (2, 2, 1, 1 or the like) in place of 2 and
+        (1, 2, 2, 2).
         """
         super().__init__()
         channels, kernel, stride = root

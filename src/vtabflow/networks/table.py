@@ -1,7 +1,7 @@
 """The networks a representation can have, by name. Reading the table does not import torch.
 
-A row is {"module": file in vtabflow/networks, "class": its class, "features": outputs, "arguments": how the class is called}.
-Adding a network is one row, and a file if its class is new.
+A row is {"module": file in vtabflow/networks, "class": its class, "features": outputs, "arguments": how the class is
+called}. Adding a network is one row, and a file if its class is new.
 """
 
 import difflib
@@ -38,7 +38,9 @@ def check(name: str) -> None:
     """Raise UserError if there is no network of this name."""
     if name not in NETWORKS:
         near = difflib.get_close_matches(name, NETWORKS, 1, 0) or sorted(NETWORKS)
-        raise UserError(f"there is no network {name!r}; set `network` to one of {', '.join(NETWORKS)} (nearest: {near[0]})")
+        raise UserError(
+            f"there is no network {name!r}; set `network` to one of {', '.join(NETWORKS)} (nearest: {near[0]})"
+        )
 
 
 def build(name: str, seed: int) -> "nn.Module":

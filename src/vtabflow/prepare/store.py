@@ -5,14 +5,15 @@
     <folder>/<split>.ids.txt                  one id a line, UTF-8
     <folder>/manifest.json                    counts, class histograms and the SHA-256 of every file above
 
-A store is made in a hidden sibling folder that is renamed into place when it is whole, so a folder with a manifest.json is
-complete whatever was killed when. Several makers of one store do not harm each other: the first to finish wins.
+A store is made in a hidden sibling folder that is renamed into place when it is whole, so a folder with a manifest.json
+is complete whatever was killed when. Several makers of one store do not harm each other: the first to finish wins.
 """
 
 import fcntl
 import io
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -58,18 +59,16 @@ def write(
         for split in SPLITS:
             images = np.asarray(arrays[split])
             if images.dtype != np.uint8:
-                raise RunError(
-                    f"store {spec['folder']}: the images of {split} are {images.dtype}, not uint8; mend the source"
-                )
+                raise _misfit(spec, f"the images of {split} are {images.dtype}, not uint8")
             new.images(split, images.shape)[...] = images
         return new.finish(labels, ids, classes, class_names, skipped)
 
 
 @contextmanager
 def making(spec: Mapping[str, Any]) -> Iterator["Making"]:
-    """A store being made, in a hidden folder beside spec["folder"]; leaving the block without `finish` leaves nothing behind.
+    """A store being made, in a hidden folder beside spec["folder"]; without `finish` the block leaves nothing behind.
 
-    Use: `with making(spec) as new:` for each split fill `new.images(split, shape)` in place, then return `new.finish(...)`.
+    Use: `with making(spec) as new:` fill `new.images(split, shape)` in place for each split, then `new.finish(...)`.
     Raises RunError (no space, no permission) as a sentence that names the store.
     """
     folder = Path(spec["folder"])
@@ -99,48 +98,37 @@ class Making:
 
     def images(self, split: str, shape: Sequence[int]) -> np.ndarray:
         """A writable uint8 array of `shape` (N, H, W, C) that lies on the disk: fill it in place."""
-        count, _, _, channels = shape
-        if channels not in (1, 3):
-            raise RunError(
-                f"store {self.spec['folder']}: images of {channels} channels; a store holds 1 or 3; mend the source"
-            )
+        if len(shape) != 4 or shape[3] not in (1, 3):
+            raise _misfit(self.spec, f"images of shape {tuple(shape)} where a store holds (N, H, W, 1 or 3)")
         path = self.folder / f"{split}.npy"
-        header = _header(shape)
+        header, size = _header(shape), int(np.prod(shape))
         with open(path, "wb") as stream:
             stream.write(header)
+            stream.flush()
             # A page of a memory map that the disk has no room for kills the process without a word: take the room now.
             if hasattr(os, "posix_fallocate"):
-                stream.flush()
-                os.posix_fallocate(stream.fileno(), 0, len(header) + int(np.prod(shape)))
+                os.posix_fallocate(stream.fileno(), 0, len(header) + size)
             else:
-                stream.truncate(len(header) + int(np.prod(shape)))
-        array: np.ndarray
-        if int(np.prod(shape)):
-            array = np.lib.format.open_memmap(path, mode="r+")
-        else:
-            array = np.zeros(tuple(shape), np.uint8)
-        self.arrays[split] = array
-        return array
+                stream.truncate(len(header) + size)
+        return self._open(split, shape)
 
-    def keep(self, split: str, count: int) -> None:
+    def keep(self, split: str, count: int) -> np.ndarray:
         """Keep the first `count` images of a split and drop the rest: for sources that meet broken files on the way."""
         whole = self.arrays[split]
         if count == len(whole):
-            return
+            return whole
         if isinstance(whole, np.memmap):
             whole.flush()
         path = self.folder / f"{split}.npy"
         shape = (count, *whole.shape[1:])
-        before, header = len(_header(whole.shape)), _header(shape)
-        # numpy pads a header so that its first axis may grow to 21 digits in place (np.lib.format, GROWTH_AXIS_MAX_DIGITS).
-        if len(header) != before:
-            raise RunError(
-                f"store {self.spec['folder']}: this numpy cannot shorten {split}.npy in place; install numpy 2 or later"
-            )
+        header = _header(shape)
+        # numpy pads a header so that its first axis may grow to 21 digits in place (GROWTH_AXIS_MAX_DIGITS).
+        if len(header) != len(_header(whole.shape)):
+            raise RunError(f"this numpy cannot shorten {path} in place: install numpy 2 or later, then run again")
         with open(path, "r+b") as stream:
             stream.write(header)
-            stream.truncate(before + int(np.prod(shape)))
-        self.arrays[split] = np.zeros(shape, np.uint8) if count == 0 else np.lib.format.open_memmap(path, mode="r+")
+            stream.truncate(len(header) + int(np.prod(shape)))
+        return self._open(split, shape)
 
     def finish(
         self,
@@ -153,7 +141,7 @@ class Making:
         """Write labels, ids and the manifest, hold it against spec["manifest"], and put the store in its place.
 
         Arguments as in `write`. Returns the manifest (that of the other maker if one was quicker).
-        Raises UserError if a manifest is at spec["manifest"] and says other digests, RunError if labels or ids do not fit.
+        Raises UserError if the manifest at spec["manifest"] has other digests, RunError if labels or ids do not fit.
         """
         histogram: dict[str, dict[str, list[int]]] = {}
         (self.folder / "labels").mkdir()
@@ -161,20 +149,14 @@ class Making:
             array = self.arrays[split]
             if isinstance(array, np.memmap):
                 array.flush()
-            lines = list(ids[split])
-            self._check(
-                len(lines) == len(array) == len(set(lines)),
-                f"{split} has {len(array)} images and {len(set(lines))} ids",
-            )
-            self._check(not any("\n" in line for line in lines), f"an id of {split} holds a line break")
-            (self.folder / f"{split}.ids.txt").write_bytes("".join(f"{line}\n" for line in lines).encode())
+            self._write_ids(split, list(ids[split]))
             for task, count in classes.items():
                 values = np.asarray(labels[task][split]).astype(np.int64).reshape(-1)
                 self._check(
-                    len(values) == len(array), f"{split} has {len(array)} images and {len(values)} labels of {task}"
+                    len(values) == len(array), f"{len(array)} images and {len(values)} labels of {task} in {split}"
                 )
                 inside = not len(values) or (values.min() >= 0 and values.max() < count)
-                self._check(inside, f"{task} has labels of {split} outside 0..{count - 1}")
+                self._check(inside, f"labels of {task} outside 0..{count - 1} in {split}")
                 np.save(self.folder / "labels" / f"{task}.{split}.npy", values)
                 histogram.setdefault(task, {})[split] = np.bincount(values, minlength=count).tolist()
         spec = self.spec
@@ -200,9 +182,22 @@ class Making:
         keep_manifest(spec)
         return manifest
 
+    def _open(self, split: str, shape: Sequence[int]) -> np.ndarray:
+        # An array without elements cannot be mapped.
+        path = self.folder / f"{split}.npy"
+        array = np.lib.format.open_memmap(path, mode="r+") if np.prod(shape) else np.zeros(tuple(shape), np.uint8)
+        self.arrays[split] = array
+        return array
+
+    def _write_ids(self, split: str, lines: list[str]) -> None:
+        images, different = len(self.arrays[split]), len(set(lines))
+        self._check(images == len(lines) == different, f"{images} images and {different} different ids in {split}")
+        self._check(not any("\n" in line for line in lines), f"an id with a line break in {split}")
+        (self.folder / f"{split}.ids.txt").write_bytes("".join(f"{line}\n" for line in lines).encode())
+
     def _check(self, good: bool, what: str) -> None:
         if not good:
-            raise RunError(f"store {self.spec['folder']}: {what}; mend the source")
+            raise _misfit(self.spec, what)
 
 
 def keep_manifest(spec: Mapping[str, Any]) -> None:
@@ -210,7 +205,7 @@ def keep_manifest(spec: Mapping[str, Any]) -> None:
 
     Raises UserError if that one (pulled by DVC, say) has other digests.
     """
-    manifest = read_json(Path(spec["folder"]) / "manifest.json")
+    manifest = open_store(spec["folder"]).manifest
     if not _compare(spec, manifest):
         write_json(spec["manifest"], manifest)
 
@@ -218,21 +213,17 @@ def keep_manifest(spec: Mapping[str, Any]) -> None:
 def open_store(folder: Path | str) -> "Store":
     """The store at `folder`. Raises UserError if there is none, or none that is whole."""
     if not is_complete(folder):
-        raise UserError(
-            f"there is no complete store at {folder}: run `vtabflow prepare` with its spec, or `make`, first"
-        )
+        raise UserError(f"there is no complete store at {folder}: run `vtabflow prepare` with its spec first")
     try:
         return Store(Path(folder), read_json(Path(folder) / "manifest.json"))
     except ValueError as error:
-        raise UserError(
-            f"{folder}/manifest.json is not readable ({error}): remove {folder} and prepare it again"
-        ) from error
+        raise UserError(f"{folder}/manifest.json is not readable ({error}): {_again(folder)}") from error
 
 
 class Store:
     """A complete store, read lazily: nothing of a split is read before it is asked for.
 
-    Each file is held against the SHA-256 of the manifest when it is first used; one that differs is a UserError that names it.
+    Each file is held against the manifest's SHA-256 when it is first used; a UserError names one that differs.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
@@ -262,28 +253,23 @@ class Store:
             raise UserError(f"store {self.folder} has no {name}: its tasks are {tasks}, its splits {', '.join(SPLITS)}")
         if name not in self._checked:
             try:
-                found = sha256(path)
+                reason = None if sha256(path) == wanted else "is not what the manifest says (its SHA-256 differs)"
             except OSError as error:
-                raise UserError(
-                    f"store {self.folder}: cannot read {name} ({error.strerror}): {_again(self.folder)}"
-                ) from error
-            if found != wanted:
-                raise UserError(
-                    f"store {self.folder}: {name} is not what its manifest says (SHA-256 differs): {_again(self.folder)}"
-                )
+                reason = f"cannot be read ({error.strerror})"
+            if reason:
+                raise UserError(f"store {self.folder}: {name} {reason}: {_again(self.folder)}")
             self._checked.add(name)
         return path
 
 
-def _again(folder: Path) -> str:
+def _again(folder: Path | str) -> str:
     return f"remove {folder} and prepare it again"
 
 
 def _header(shape: Sequence[int]) -> bytes:
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": "|u1", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
-    )
+    entries = {"descr": "|u1", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
+    np.lib.format.write_array_header_1_0(buffer, entries)
     return buffer.getvalue()
 
 
@@ -295,31 +281,30 @@ def _compare(spec: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
     try:
         wanted = _content(read_json(path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not a store's manifest: run `dvc pull {path}` again, or remove it and prepare again"
-        ) from error
+        what = f"{path} is not the manifest of a store"
+        raise UserError(f"{what}: bring it again with `dvc pull`, or remove it, then prepare again") from error
     found = _content(manifest)
     names = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
     if names:
+        more = f" and {len(names) - 1} more" if names[1:] else ""
         raise UserError(
-            f"store {spec['folder']} does not match its manifest {path} ({names[0]} differs"
-            f"{f', and {len(names) - 1} more' if names[1:] else ''}): bring the same images (and versions of the libraries that decode "
-            f"them) as the manifest was made from, or remove {path} to take what is here"
+            f"store {spec['folder']} does not match its manifest {path} ({names[0]}{more}): bring the images that the "
+            f"manifest was made from (and the same version of Pillow), or remove {path} to go on with what is here"
         )
     return True
 
 
 def _content(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The digests that make a store the same. The ids of a folder are file names: other names, same images, same store."""
+    """The digests that make a store the same. A folder's ids are file names, and those are free: they are left out."""
     named = manifest["source"] == "folder"
     return {name: value for name, value in manifest["sha256"].items() if not (named and name.endswith(".ids.txt"))}
 
 
 def _into_place(temporary: Path, folder: Path) -> dict[str, Any] | None:
-    """Rename a whole store to its name. Returns the manifest of the store that another maker put there first, or None."""
+    """Rename a whole store to its name; if another maker was quicker, return the manifest of theirs."""
     for _ in range(10):
         if is_complete(folder):
-            return read_json(folder / "manifest.json")
+            return open_store(folder).manifest
         try:
             os.rename(temporary, folder)
             return None
@@ -327,7 +312,7 @@ def _into_place(temporary: Path, folder: Path) -> dict[str, Any] | None:
             if not folder.exists():
                 raise
         # A folder without a manifest is the remains of something: out of the way, unless it was completed this moment.
-        remains = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        remains = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
         with suppress(FileNotFoundError):
             os.rename(folder, remains / "remains")
             if is_complete(remains / "remains") and not folder.exists():
@@ -336,10 +321,15 @@ def _into_place(temporary: Path, folder: Path) -> dict[str, Any] | None:
     raise RunError(f"cannot put a store at {folder}: something else keeps writing there; stop it, then run again")
 
 
+def _prefix(folder: Path) -> str:
+    # With the host's name: on some shared file systems a lock is seen on its own host alone.
+    return f".{folder.name}.{socket.gethostname()}."
+
+
 def _new_folder(folder: Path) -> tuple[Path, int]:
     """A new hidden sibling of `folder` and a descriptor that holds its lock for as long as this process lives."""
     while True:
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
         # mkdtemp makes folders private; results are as open as the user's umask says.
         umask = os.umask(0)
         os.umask(umask)
@@ -357,11 +347,9 @@ def _new_folder(folder: Path) -> tuple[Path, int]:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed makers of this store left: hidden siblings whose lock nobody holds."""
-    for old in folder.parent.glob(f".{folder.name}.*"):
-        if not old.is_dir():
-            continue
+    for old in folder.parent.glob(f"{_prefix(folder)}*"):
         with suppress(OSError):
-            lock = os.open(old, os.O_RDONLY)
+            lock = os.open(old, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(old, ignore_errors=True)
@@ -370,6 +358,9 @@ def _sweep(folder: Path) -> None:
 
 
 def _explained(folder: Path, error: OSError) -> RunError:
-    return RunError(
-        f"cannot write store {folder}: {error.strerror or error}; free the disk or mend the permission, then run again"
-    )
+    reason = error.strerror or error
+    return RunError(f"cannot write store {folder}: {reason}; free the disk or mend the permission, then run again")
+
+
+def _misfit(spec: Mapping[str, Any], what: str) -> RunError:
+    return RunError(f"store {spec['folder']}: {what}; mend the source {spec['source']}, then run again")

@@ -4,7 +4,7 @@ Groups, datasets and numbers of classes: google-research/task_adaptation, script
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from vtabflow.code import module_literals
@@ -51,7 +51,7 @@ VTAB_IDS = tuple(row[0] for row in VTAB)
 UPSTREAM_STANDIN = "upstream-standin"
 
 
-@lru_cache(maxsize=None)
+@cache
 def renderers() -> dict[str, tuple[str, int]]:
     """Every label set that can be drawn: id -> (renderer module, classes), from the TASKS literal of each renderer."""
     found = {}
@@ -61,7 +61,7 @@ def renderers() -> dict[str, tuple[str, int]]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def standins() -> dict[str, Task]:
     """The stand-in of each of the 19 tasks, in VTAB's order."""
     found = {}
@@ -69,5 +69,7 @@ def standins() -> dict[str, Task]:
         name = f"{task}-standin"
         if name in renderers():
             module, classes = renderers()[name]
-            found[name] = Task(name, f"{display} (stand-in)", group, f"{dataset}-standin", "procedural", classes, module)
+            found[name] = Task(
+                name, f"{display} (stand-in)", group, f"{dataset}-standin", "procedural", classes, module
+            )
     return found

@@ -12,11 +12,29 @@ from vtabflow.report.stats import Results
 
 Spec = dict[str, Any]
 
-SCORES = (
-    "study method display family task group source budget seed evaluation accuracy val_accuracy learning_rate steps n_train n_test seconds status key"
-).split()
-SUMMARY = "method display family budget scope mean low high n_tasks".split()
-PLOTS = "method budget scope mean".split()
+SCORES = [
+    "study",
+    "method",
+    "display",
+    "family",
+    "task",
+    "group",
+    "source",
+    "budget",
+    "seed",
+    "evaluation",
+    "accuracy",
+    "val_accuracy",
+    "learning_rate",
+    "steps",
+    "n_train",
+    "n_test",
+    "seconds",
+    "status",
+    "key",
+]
+SUMMARY = ["method", "display", "family", "budget", "scope", "mean", "low", "high", "n_tasks"]
+PLOTS = ["method", "budget", "scope", "mean"]
 
 
 def read_cells(spec: Spec) -> list[dict[str, Any]]:
@@ -49,13 +67,21 @@ def _cell(spec: Spec, cell: Spec, method: Spec, task: Spec) -> dict[str, Any]:
     if score is None:
         return record
     selected = score.get("selected") or {}
-    record |= {name: score.get(name) for name in ("source", "evaluation", "n_train", "n_val", "n_test", "seconds", "reason")}
-    record |= {"learning_rate": selected.get("learning_rate"), "steps": selected.get("steps"), "val_accuracy": selected.get("val_accuracy")}
+    record |= {
+        name: score.get(name) for name in ("source", "evaluation", "n_train", "n_val", "n_test", "seconds", "reason")
+    }
+    record |= {
+        "learning_rate": selected.get("learning_rate"),
+        "steps": selected.get("steps"),
+        "val_accuracy": selected.get("val_accuracy"),
+    }
     if score["status"] != "ok":
         return record | {"status": "failed", "reason": score.get("reason") or "no reason was recorded"}
     accuracy = score.get("accuracy")
     if not isinstance(accuracy, (int, float)) or not 0 <= accuracy <= 1:
-        raise RunError(f"{path}: accuracy {accuracy!r} is no fraction from 0 to 1; remove this folder and run the study again")
+        raise RunError(
+            f"{path}: accuracy {accuracy!r} is no fraction from 0 to 1; remove this folder and run the study again"
+        )
     return record | {"status": "ok", "accuracy": float(accuracy)}
 
 
@@ -98,7 +124,19 @@ def summary_table(results: Results) -> pd.DataFrame:
             for scope in results.scopes:
                 mean = results.mean(method, budget, scope)
                 family = results.family[method]
-                rows.append((method, results.display[method], family, budget, scope, mean.mean, mean.low, mean.high, mean.n_tasks))
+                rows.append(
+                    (
+                        method,
+                        results.display[method],
+                        family,
+                        budget,
+                        scope,
+                        mean.mean,
+                        mean.low,
+                        mean.high,
+                        mean.n_tasks,
+                    )
+                )
     return pd.DataFrame(rows, columns=SUMMARY)
 
 
@@ -109,7 +147,9 @@ def summary_json(spec: Spec, results: Results, cell_counts: dict[str, int]) -> d
         budgets[budget] = {}
         for method in results.methods:
             means = {scope: results.mean(method, budget, scope) for scope in results.scopes}
-            values: dict[str, float] = {scope: round(mean.mean, 4) for scope, mean in means.items() if mean.mean is not None}
+            values: dict[str, float] = {
+                scope: round(mean.mean, 4) for scope, mean in means.items() if mean.mean is not None
+            }
             budgets[budget][method] = {**values, "n_tasks": means["all"].n_tasks}
     return {"study": spec["study"], "key": spec["key"], "budgets": budgets, "cells": cell_counts}
 

@@ -7,7 +7,7 @@ tasks, as in the VTAB study. Methods are compared over tasks (and seeds) that bo
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 GROUPS = ("natural", "specialized", "structured", "own")
@@ -58,7 +58,7 @@ class Gain:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-@lru_cache(maxsize=None)
+@cache
 def t_quantile(df: int, confidence: float = CONFIDENCE) -> float:
     """Two-sided quantile of Student's t with a whole number of degrees of freedom: 12.7062 for 1, 4.3027 for 2.
 
@@ -180,7 +180,11 @@ class Results:
             half = half_width([mean_of(seeds[seed] for seeds in shared) for seed in self.seeds])
             return Gain(gain, gain - half, gain + half, len(paired), "seeds")
         half = NORMAL * math.sqrt(noise) / len(paired)
-        return Gain(gain, gain - half, gain + half, len(paired), "tests") if math.isfinite(half) else Gain(gain, None, None, len(paired), "tests")
+        return (
+            Gain(gain, gain - half, gain + half, len(paired), "tests")
+            if math.isfinite(half)
+            else Gain(gain, None, None, len(paired), "tests")
+        )
 
     def ranking(self, budget: str) -> list[str]:
         """Methods that have all tasks by falling mean, then those with fewer tasks by falling number of tasks, then those with none.

@@ -1,7 +1,7 @@
 """A small canvas for the renderers: coordinates, soft shapes, noise, colours. All float64, numpy alone.
 
-Pictures are drawn in the unit square: x to the right and y down, both in [0, 1], at the centres of `size` x `size` pixels.
-Edges are softened over one pixel, so a picture has the same look at every size.
+Pictures are drawn in the unit square: x to the right and y down, both in [0, 1], at the centres of `size` x `size`
+pixels. Edges are softened over one pixel, so a picture has the same look at every size.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ def polygon(x: Array, y: Array, corners: Array) -> Array:
     ends = np.roll(corners, -1, axis=0)
     ax, ay = (np.asarray(corners, dtype=float)[:, i, None, None] for i in (0, 1))
     bx, by = (np.asarray(ends, dtype=float)[:, i, None, None] for i in (0, 1))
-    nearest = _to_segments(x, y, ax, ay, bx, by).min(axis=0)
+    nearest = _to_segments(x, y, ax, ay, bx, by)
     rise = np.where(ay == by, 1.0, by - ay)
     inside = np.logical_xor.reduce(((ay > y) != (by > y)) & (x < (bx - ax) * (y - ay) / rise + ax), axis=0)
     return np.where(inside, -nearest, nearest)
@@ -57,15 +57,16 @@ def polygon(x: Array, y: Array, corners: Array) -> Array:
 def stroke(x: Array, y: Array, points: Array) -> Array:
     """Distance to the open line through `points` (n, 2); subtract half a width to get a stroke with round ends."""
     p = np.asarray(points, dtype=float)[:, :, None, None]
-    return _to_segments(x, y, p[:-1, 0], p[:-1, 1], p[1:, 0], p[1:, 1]).min(axis=0)
+    return _to_segments(x, y, p[:-1, 0], p[:-1, 1], p[1:, 0], p[1:, 1])
 
 
 def _to_segments(x: Array, y: Array, ax: Array, ay: Array, bx: Array, by: Array) -> Array:
-    """Distances (n, size, size) to n segments with ends of shape (n, 1, 1)."""
+    """Distance to the nearest of n segments, whose ends are of shape (n, 1, 1)."""
     ex, ey = bx - ax, by - ay
     wx, wy = x - ax, y - ay
     t = np.clip((wx * ex + wy * ey) / np.maximum(ex * ex + ey * ey, 1e-12), 0.0, 1.0)
-    return np.hypot(wx - ex * t, wy - ey * t)
+    px, py = wx - ex * t, wy - ey * t
+    return np.sqrt((px * px + py * py).min(axis=0))
 
 
 def ellipse(x: Array, y: Array, half_width: float, half_height: float) -> Array:
@@ -87,7 +88,7 @@ def regular(sides: int, radius: float, inner: float | None = None) -> Array:
 
 
 def noise(rng: np.random.Generator, size: int, cells: float, octaves: int = 1) -> Array:
-    """Smooth value noise in [0, 1], (size, size), with about `cells` blobs across and half as strong detail at each octave."""
+    """Smooth value noise in [0, 1], (size, size): about `cells` blobs across, detail half as strong an octave."""
     total, weight = np.zeros((size, size)), 0.0
     for octave in range(octaves):
         n = max(int(round(cells * 2**octave)), 1)
@@ -111,7 +112,7 @@ def hsv(hue: float, saturation: float, value: float) -> Array:
 def to_bytes(image: Array) -> Array:
     """[0, 1] to uint8 of the same shape (a channel is added to a grey picture).
 
-    The 1e-6 keeps exact halves from falling on different sides on processors whose sine or exponential differs in the last bit.
+    The 1e-6 keeps exact halves from falling on different sides where sine or exponential differs in the last bit.
     """
     if image.ndim == 2:
         image = image[..., None]
@@ -119,9 +120,9 @@ def to_bytes(image: Array) -> Array:
 
 
 def any_colour(rng: np.random.Generator, value: tuple[float, float] = (0.2, 1.0)) -> Array:
-    """A colour of any hue, grey to strong, with a brightness in the range `value`."""
+    """A colour of any hue, more often pale than strong, with a brightness in the range `value`."""
     hue, saturation, bright = rng.random(3)
-    return hsv(hue, 0.1 + 0.75 * saturation, value[0] + (value[1] - value[0]) * bright)
+    return hsv(hue, 0.08 + 0.75 * saturation**1.5, value[0] + (value[1] - value[0]) * bright)
 
 
 def backdrop(rng: np.random.Generator, size: int, things: int = 3, value: tuple[float, float] = (0.2, 0.95)) -> Array:
@@ -141,7 +142,7 @@ def photographed(rng: np.random.Generator, image: Array, strength: float = 1.0) 
     """`image` under a light that falls from one side, with a colour cast, another exposure and sensor noise."""
     size = image.shape[0]
     x, y = grid(size)
-    angle, fall, gain, grain = rng.uniform(0, 2 * np.pi), *(rng.uniform((0, -1, 0), (0.7, 1, 0.05)) * strength)
+    angle, fall, gain, grain = rng.uniform(0, 2 * np.pi), *(rng.uniform((0, -1, 0), (0.7, 1, 0.03)) * strength)
     ramp = 1 + fall * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle))
     cast = 1 + 0.12 * strength * rng.uniform(-1, 1, 3)
     image = (image - 0.5) * (1 - 0.35 * strength * rng.random()) + 0.5
@@ -149,7 +150,7 @@ def photographed(rng: np.random.Generator, image: Array, strength: float = 1.0) 
 
 
 def bent(rng: np.random.Generator, u: Array, v: Array, amount: float) -> tuple[Array, Array]:
-    """Coordinates with a slow wave of up to `amount` added, so that no two drawings of a figure have the same outline."""
+    """Coordinates with a slow wave of up to `amount` added: no two drawings of a figure have the same outline."""
     a, b, p, q = rng.uniform((-amount, -amount, 0, 0), (amount, amount, 2 * np.pi, 2 * np.pi))
     return u + a * np.sin(2.2 * v + p), v + b * np.sin(2.2 * u + q)
 
@@ -163,7 +164,7 @@ def placed(
     bend: float = 0.12,
     flip: bool = True,
 ) -> tuple[Array, Array, float]:
-    """A frame for a figure drawn in [-1, 1]: its u and v (size, size) and its scale (half its width in the unit square).
+    """A frame for a figure drawn in [-1, 1]: its u and v (size, size) and its scale (half its width, unit square).
 
     Position, scale, tilt, aspect, shear, mirror and outline are drawn from `rng`.
     """
@@ -182,8 +183,10 @@ def placed(
 def figure(image: Array, u: Array, v: Array, scale: float, parts: list[tuple], colours: list[Array]) -> Array:
     """`parts` laid over `image` in order, in the frame (u, v) of `placed`. A part is a tuple that begins with its form:
 
-    ("e", colour, cx, cy, half width, half height)   ellipse      ("b", colour, cx, cy, half width, half height)   box
-    ("r", colour, cx, cy, radius, line width)        ring         ("p", colour, [(x, y), ...])                     polygon
+    ("e", colour, cx, cy, half width, half height)   ellipse
+    ("b", colour, cx, cy, half width, half height)   box
+    ("r", colour, cx, cy, radius, line width)        ring
+    ("p", colour, [(x, y), ...])                     polygon
     ("s", colour, line width, [(x, y), ...])         open line with round ends
     where `colour` is an index into `colours`, each (3,) or (size, size, 3).
     """
@@ -218,7 +221,7 @@ def coat(rng: np.random.Generator, u: Array, v: Array, colour: Array, depth: flo
 
 
 def paints(rng: np.random.Generator, count: int, image: Array) -> list[Array]:
-    """`count` colours for a figure on `image`; the first is lighter or darker than the middle of the image, so that it shows."""
+    """`count` colours for a figure on `image`, the first as a rule far from the middle of the image in brightness."""
     size = image.shape[0]
     middle = image[size // 3 : size - size // 3, size // 3 : size - size // 3].mean()
     light = rng.random() < (0.85 if middle < 0.5 else 0.15)

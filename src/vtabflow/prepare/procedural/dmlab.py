@@ -1,8 +1,10 @@
-"""Stand-in for DMLab: a first-person view in a maze with one object. Is it close, far or very far, and is it good or bad?
+"""Stand-in for DMLab: a first-person view in a maze with one object. Is it close, far or very far, and is it good or
+bad?
 
-Class = 3 * (bad) + (close, far, very far), as the (distance) x (reward sign) of Beattie et al. 2016's frames in VTAB. Good objects are round fruit
-(apple, melon, plum), bad ones are pointed (lemon, cone, crystal); colours of the two interleave around the colour circle. The maze is a
-grid of unit cells; close is up to 1.8 cells away, far up to 3.6, very far up to 6.5.
+Class = 3 * (bad) + (close, far, very far), as the (distance) x (reward sign) of Beattie et al. 2016's frames in VTAB.
+Good objects are round fruit (apple, melon, plum), bad ones are pointed (lemon, cone, crystal); colours of the two
+interleave around the colour circle. The maze is a grid of unit cells; close is up to 1.8 cells away, far up to 3.6,
+very far up to 6.5.
 """
 
 from dataclasses import dataclass
@@ -25,14 +27,17 @@ OBJECTS = (
     (0.07, 0.90, 0.90, "cone"),
     (0.58, 0.70, 0.95, "crystal"),
 )
-# Half the height that a wall one cell away covers, in picture heights; the walls are one cell high and the eye is in the middle.
+# Half the height that a wall one cell away covers, in picture heights; the walls are one cell high and the eye is in
+# the middle.
 FOCAL = 0.62
 EYE = 0.5
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A maze (CELLS, CELLS) of walls (true), the eye, its direction (radians) and the object: place, kind, half height in cells."""
+    """A maze (CELLS, CELLS) of walls (true), the eye, its direction (radians) and the object: place, kind, half height
+    in cells.
+    """
 
     walls: Array
     eye: Array
@@ -67,7 +72,9 @@ def scene(rng: np.random.Generator) -> Scene:
 
 
 def hits(walls: Array, eye: Array, directions: Array) -> tuple[Array, Array, Array]:
-    """Where rays `directions` (2, n) from `eye` first meet a wall: t (n,), place along the wall in [0, 1), wall faces east or west (bool)."""
+    """Where rays `directions` (2, n) from `eye` first meet a wall: t (n,), place along the wall in [0, 1), wall faces
+    east or west (bool).
+    """
     lines = np.arange(CELLS + 1)[:, None]
     best = np.full(directions.shape[1], np.inf)
     along, sideways = np.zeros_like(best), np.zeros(best.shape, dtype=bool)
@@ -127,12 +134,17 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     c, s = np.cos(what.heading), np.sin(what.heading)
     rays = np.stack([c - s * plane, s + c * plane])
     depth, along, sideways = hits(what.walls, what.eye, rays)
-    wall, floor, ceiling = (hsv(rng.random(), rng.uniform(0.15, 0.55), rng.uniform(lo, hi)) for lo, hi in ((0.55, 0.9), (0.35, 0.65), (0.4, 0.9)))
+    wall, floor, ceiling = (
+        hsv(rng.random(), rng.uniform(0.15, 0.55), rng.uniform(lo, hi))
+        for lo, hi in ((0.55, 0.9), (0.35, 0.65), (0.4, 0.9))
+    )
     courses, tile = float(rng.integers(4, 8)), float(rng.integers(1, 4))
 
     up = (0.5 - (np.arange(n) + 0.5) / n)[:, None]
     height = up * depth / FOCAL
-    bright = bricks(along * np.ones_like(height), height + EYE, courses) * np.where(sideways, 1.0, 0.8) / (1 + 0.09 * depth)
+    bright = (
+        bricks(along * np.ones_like(height), height + EYE, courses) * np.where(sideways, 1.0, 0.8) / (1 + 0.09 * depth)
+    )
     reach = FOCAL * 0.5 / np.maximum(np.abs(up), 1e-3)
     ground = [what.eye[k] + reach * rays[k] for k in (0, 1)]
     checks = np.where((np.floor(ground[0] * tile) + np.floor(ground[1] * tile)) % 2 > 0, 1.0, 0.78) / (1 + 0.09 * reach)
@@ -143,7 +155,13 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     forward, right = c * offset[0] + s * offset[1], -s * offset[0] + c * offset[1]
     x = (plane * forward - right) / what.radius
     y = (up * forward / FOCAL + EYE - what.radius) / what.radius
-    shade = 0.45 * np.clip(1.4 - np.hypot((ground[0] - what.place[0]) / what.radius, (ground[1] - what.place[1]) / what.radius), 0, 1) * (up < 0)
+    shade = (
+        0.45
+        * np.clip(
+            1.4 - np.hypot((ground[0] - what.place[0]) / what.radius, (ground[1] - what.place[1]) / what.radius), 0, 1
+        )
+        * (up < 0)
+    )
     image *= 1 - (shade * (np.abs(height) >= 0.5))[..., None]
     x = np.broadcast_to(x, y.shape[:1] + x.shape)
     inside, colour = paint(what.kind, x, np.broadcast_to(y, x.shape))

@@ -128,14 +128,14 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     label = int(rng.integers(len(TEXTURES)))
     x, y = grid(size)
     u, v = turned(x, y, *rng.random(2), rng.uniform(0, TAU))
-    # At 32 px the finest period is about 5 pixels, the coarsest about 12.
-    pace = np.exp(rng.uniform(np.log(2.6), np.log(6.5)))
+    # At 32 px the finest period is about 6 pixels, the coarsest about 11.
+    pace = np.exp(rng.uniform(np.log(2.8), np.log(5.6)))
     stretch = np.exp(rng.uniform(-0.15, 0.15))
-    u, v = bent(rng, u * pace * stretch, v * pace / stretch, 0.25)
+    u, v = bent(rng, u * pace * stretch, v * pace / stretch, 0.12)
     tone = np.clip(TEXTURES[label](rng, u, v), 0, 1)
     if rng.random() < 0.5:
         tone = 1 - tone
     dark, light = any_colour(rng, (0.1, 0.55)), any_colour(rng, (0.6, 1.0))
-    tone = rng.uniform(0, 0.2) + rng.uniform(0.5, 0.8) * tone + 0.22 * (noise(rng, size, 4, 2) - 0.5)
+    tone = rng.uniform(0, 0.2) + rng.uniform(0.6, 0.85) * tone + 0.15 * (noise(rng, size, 4, 2) - 0.5)
     image = dark + (light - dark) * tone[..., None]
     return to_bytes(photographed(rng, image, 1.2)), {"dtd-standin": label}

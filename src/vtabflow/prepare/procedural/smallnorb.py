@@ -1,8 +1,8 @@
 """Stand-in for smallNORB: a lit grey toy on a turntable. Which way does it face, and from how high is it seen?
 
-As LeCun et al. 2004: five categories (animal, human, airplane, truck, car), 18 azimuths 20 degrees apart, 9 elevations from 30 to 70
-degrees, 6 lightings, one grey channel. Here each picture has its own instance (proportions and paint drawn anew), and no toy looks the same
-from two azimuths: each has a head, a nose, a cab or outstretched arms in front.
+As LeCun et al. 2004: five categories (animal, human, airplane, truck, car), 18 azimuths 20 degrees apart, 9 elevations
+from 30 to 70 degrees, 6 lightings, one grey channel. Here each picture has its own instance (proportions and paint
+drawn anew), and no toy looks the same from two azimuths: each has a head, a nose, a cab or outstretched arms in front.
 """
 
 import numpy as np
@@ -89,7 +89,11 @@ def human(p: Array) -> list[Part]:
 CATEGORIES = (animal, human, airplane, truck, car)
 
 # Rows are the world axes that a part's own three axes lie along before the turntable turns.
-LYING = {"x": np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]), "y": np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]), "z": np.eye(3)}
+LYING = {
+    "x": np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]),
+    "y": np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]),
+    "z": np.eye(3),
+}
 
 
 def toy(parts: list[Part], azimuth: float, scale: float, spot: Array, tone: float) -> list[Solid]:
@@ -98,7 +102,9 @@ def toy(parts: list[Part], azimuth: float, scale: float, spot: Array, tone: floa
     solids = []
     for kind, centre, half, paint, along in parts:
         place = scale * (np.array(centre) @ table) + np.array([spot[0], spot[1], 0.0])
-        solids.append(Solid(kind, place, scale * np.array(half), LYING[along] @ table, np.array([min(tone * paint, 1.0)]), 0.12))
+        solids.append(
+            Solid(kind, place, scale * np.array(half), LYING[along] @ table, np.array([min(tone * paint, 1.0)]), 0.12)
+        )
     return solids
 
 
@@ -108,14 +114,21 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     parts = CATEGORIES[rng.integers(5)](rng.random(3))
     direction, ambient = LIGHTS[rng.integers(6)]
     light = unit(np.array(direction) + rng.uniform(-0.08, 0.08, 3))
-    solids = toy(parts, np.deg2rad(20.0 * azimuth), rng.uniform(0.85, 1.08), rng.uniform(-0.12, 0.12, 2), rng.uniform(0.45, 0.95))
+    solids = toy(
+        parts, np.deg2rad(20.0 * azimuth), rng.uniform(0.85, 1.08), rng.uniform(-0.12, 0.12, 2), rng.uniform(0.45, 0.95)
+    )
     height = np.deg2rad(30.0 + 5.0 * elevation)
     eye = np.array([0.0, -5.0 * np.cos(height), 0.4 + 5.0 * np.sin(height)])
-    picture = Picture(look_at(eye, np.array([0.0, 0.0, 0.4]), (1.75, 1.75)), 2 * size, np.zeros((2 * size, 2 * size, 1)))
+    picture = Picture(
+        look_at(eye, np.array([0.0, 0.0, 0.4]), (1.75, 1.75)), 2 * size, np.zeros((2 * size, 2 * size, 1))
+    )
     x, y, depth = picture.ground()
     fall = 1 + 0.06 * (light[0] * x + light[1] * y)
     picture.image = (rng.uniform(0.45, 0.85) * (fall * (0.95 + 0.1 * noise(rng, 2 * size, 4, 3))))[..., None]
     picture.shadow(solids, light, 0.75 * (1 - ambient), (x, y, depth))
     for number, solid in enumerate(solids):
         picture.add(solid, number, light, ambient)
-    return to_bytes(shrink(picture.image, 2)), {"smallnorb-azimuth-standin": azimuth, "smallnorb-elevation-standin": elevation}
+    return to_bytes(shrink(picture.image, 2)), {
+        "smallnorb-azimuth-standin": azimuth,
+        "smallnorb-elevation-standin": elevation,
+    }

@@ -1,0 +1,1 @@
+"""Adapt an encoder to a task: the sweep, the selection, one test."""

@@ -1,0 +1,182 @@
+"""The training loop: the whole network and a zero-initialised linear head, SGD with momentum, cross-entropy."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from vtabflow.finetune.data import Examples, order_of
+from vtabflow.finetune.momentum import Momentum
+
+CHECK_EVERY = 250  # Steps between looks at the losses: each is a host synchronisation, a few ms in 250 steps of 70 ms.
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over `steps`: piecewise constant, with a linear warm-up. protocol.md section 3.1."""
+
+    learning_rate: float
+    steps: int
+    warmup: float = 0.0
+    decay_at: tuple[float, ...] = ()
+    decay_factor: float = 0.1
+
+    def rate(self, step: int) -> float:
+        """The rate of a step counted from 0. With a decay at 300, step 300 has the old rate and 301 the new; warm-up
+        starts at 0.
+        """
+        decays = sum(step > round(fraction * self.steps) for fraction in self.decay_at)
+        warmup = round(self.warmup * self.steps)
+        return self.learning_rate * self.decay_factor**decays * (min(1.0, step / warmup) if warmup else 1.0)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training left behind besides the weights. `reason` is None if all went well; seconds are the host's,
+    waiting included.
+    """
+
+    loss: float | None  # mean cross-entropy of the last tenth of the steps
+    reason: str | None
+    seconds: float
+    images_per_second: float
+    outside_network: float  # share of the time that is order, gather, resize and normalisation
+
+
+class Learner:
+    """A trunk and a head for one task. `trunk` maps (B, 3, H, W) to (B, features); `forward` is the trunk or its
+    compiled form.
+
+    With an nn.Identity as trunk and features as examples, the same loop is linear evaluation.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        forward: Callable[[Tensor], Tensor],
+        start: dict[str, Tensor],
+        features: int,
+        classes: int,
+        settings: dict[str, Any],
+        device: torch.device,
+    ):
+        self.trunk, self.forward, self.start = trunk, forward, start
+        self.features, self.classes = features, classes
+        self.settings, self.device = settings, device
+        self.precision = autocast_of(settings["precision"], device)
+        self.head = nn.Linear(features, classes, device=device)
+
+    def schedule(self, learning_rate: float, steps: int) -> Schedule:
+        names = ("warmup", "decay_factor")
+        rest = {name: float(self.settings[name]) for name in names if name in self.settings}
+        return Schedule(learning_rate, steps, decay_at=tuple(self.settings.get("decay_at", ())), **rest)
+
+    def begin(self) -> Momentum:
+        """Weights of the encoder put back in place (a compiled graph stays valid), a zero head, a new optimiser."""
+        self.trunk.load_state_dict(self.start)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+        self.trunk.train()
+        return Momentum([self.trunk, self.head], self.settings["momentum"], self.settings["weight_decay"])
+
+    def step(self, x: Tensor, y: Tensor, optimiser: Momentum, rate: float) -> Tensor:
+        """One step; the loss stays on the device. The head is outside the compiled graph and in float32: its size is
+        the task's.
+        """
+        with self.precision():
+            features = self.forward(x)
+        loss = cross_entropy(self.head(features.float()), y)
+        loss.backward()
+        optimiser.step(rate)
+        return loss.detach()
+
+    def fit(
+        self, examples: Examples, schedule: Schedule, seed: int, tick: Callable[[int], None] = lambda images: None
+    ) -> Fit:
+        """Train from the encoder's weights. The seed fixes the order of examples and the network's own noise, if it
+        has any.
+        """
+        began = time.perf_counter()
+        batch = int(self.settings["batch"])
+        torch.manual_seed(seed)
+        order = order_of(len(examples), batch, schedule.steps, seed)
+        ordering = time.perf_counter() - began
+        optimiser = self.begin()
+        losses = torch.zeros(schedule.steps, device=self.device)
+        skipped = min(5, schedule.steps // 2)  # The first steps allocate, tune and compile: not part of images/s.
+        start = mark(self.device)
+        for step, (x, y) in enumerate(examples.batches(order, batch)):
+            losses[step] = self.step(x, y, optimiser, schedule.rate(step))
+            tick(batch)
+            if step + 1 == skipped:
+                start = mark(self.device)
+            if (step + 1) % CHECK_EVERY == 0 and not bool(losses.isfinite().all()):
+                break
+        per_step = between(start, mark(self.device), self.device) / (step + 1 - skipped)
+        lost = (~losses.isfinite()).nonzero()
+        reason = f"the loss is not finite at step {int(lost[0])} of {schedule.steps}" if len(lost) else None
+        last = float(losses[-max(1, schedule.steps // 10) :].mean()) if reason is None else None
+        seconds = time.perf_counter() - began
+        outside = (data_seconds(examples, order, batch, self.device) + ordering / schedule.steps) / per_step
+        return Fit(last, reason, seconds, batch / per_step, min(1.0, outside))
+
+    @torch.no_grad()
+    def predict(self, examples: Examples) -> Tensor | None:
+        """The class of every example, int32 (N,) on the CPU; None if an output is not finite. Moving averages, not the
+        batch's.
+
+        Never compiled: forward-only graphs cost more to compile than they save on the test sets of the 1k budget.
+        """
+        self.trunk.eval()
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
+        found = []
+        for x, _ in examples.batches(torch.arange(len(examples)), int(self.settings["batch"])):
+            with self.precision():
+                features = self.trunk(x)
+            logits = self.head(features.float())
+            finite &= logits.isfinite().all()
+            found.append(logits.argmax(1).to(torch.int32))
+        return torch.cat(found).cpu() if bool(finite) else None
+
+
+def autocast_of(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """auto: bfloat16 on a GPU that has it, float32 elsewhere. float32 leaves torch's defaults (cuDNN may use TF32)."""
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    enabled = precision == "bfloat16"
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def data_seconds(examples: Examples, order: Tensor, batch: int, device: torch.device) -> float:
+    """Seconds a batch takes from the order to the network's input, alone: the mean of up to four, after one that is
+    not counted.
+    """
+    order = order[: 5 * batch]
+    batches = len(order) // batch
+    start = mark(device)
+    for number, _ in enumerate(examples.batches(order, batch)):
+        if number == 0 and batches > 1:
+            start = mark(device)
+    return between(start, mark(device), device) / max(1, batches - 1)
+
+
+def mark(device: torch.device) -> Any:
+    """A moment in the device's own time: an event on a GPU (no synchronisation), the clock elsewhere."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def between(start: Any, end: Any, device: torch.device) -> float:
+    """Seconds between two marks; waits for the second. At least a nanosecond, so that it can be divided by."""
+    if device.type != "cuda":
+        return float(max(end - start, 1e-9))
+    end.synchronize()
+    return float(max(start.elapsed_time(end) / 1000, 1e-9))

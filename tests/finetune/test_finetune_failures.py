@@ -1,0 +1,112 @@
+"""What goes wrong: rates that diverge, encoders that failed or do not fit, stores that do not serve."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from finetune_place import COUNTS, make_encoder, make_store, result
+from safetensors.torch import save_file
+
+from vtabflow.errors import UserError
+from vtabflow.files import read_json
+from vtabflow.finetune import loop, step
+from vtabflow.networks.table import build
+
+
+def test_a_diverging_trial_fails_and_the_others_go_on(place):
+    cell = place.cell(learning_rates=[1e9, 0.01], steps=[12])
+    step.run(place.pack(cell))
+    score, _ = result(cell)
+    assert [trial["status"] for trial in score["trials"]] == ["failed", "ok"]
+    assert score["trials"][0]["val_accuracy"] is None and "not finite at step" in score["trials"][0]["reason"]
+    assert score["status"] == "ok" and score["selected"]["learning_rate"] == 0.01
+
+
+def test_a_cell_of_failed_trials_is_recorded_and_the_others_go_on(place, capsys):
+    bad, good = place.cell(learning_rates=[1e9], steps=[12]), place.cell("b", steps=[2])
+    stale = Path(bad["folder"]) / "predictions.npz"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of a run that was killed")
+    step.run(place.pack(bad, good))
+    score = read_json(f"{bad['folder']}/score.json")
+    assert score["status"] == "failed" and "not finite" in score["reason"]
+    assert score["accuracy"] is None and score["selected"] is None and score["n_test"] == 56
+    assert not stale.exists()
+    whole = result(good)[0]
+    assert whole["status"] == "ok" and whole.keys() == score.keys()
+    assert "failed (no trial succeeded" in capsys.readouterr().out
+
+
+def test_a_last_training_that_diverges_fails_the_cell(place, monkeypatch):
+    fits = []
+    real = loop.Learner.fit
+
+    def fit(self, examples, *args):
+        fits.append(len(examples))
+        found = real(self, examples, *args)
+        return loop.Fit(None, "the loss is not finite at step 1 of 2", 1.0, 1.0, 0.5) if fits[-1] == 136 else found
+
+    monkeypatch.setattr(loop.Learner, "fit", fit)
+    cell = place.cell(steps=[2])
+    step.run(place.pack(cell))
+    score = read_json(f"{cell['folder']}/score.json")
+    assert fits == [96, 96, 136], "trials on train, one training on train and val"
+    assert score["status"] == "failed" and "train and val failed" in score["reason"] and score["selected"] is not None
+
+
+def test_an_encoder_that_failed_fails_its_cells_without_training(place, monkeypatch):
+    make_encoder("broken", 0, status="failed")
+    Path("results/encoders/broken/k/encoder.safetensors").unlink()
+    monkeypatch.setattr(loop.Learner, "fit", None)
+    cell = place.cell("broken")
+    step.run(place.pack(cell))
+    score = read_json(f"{cell['folder']}/score.json")
+    assert score["status"] == "failed" and score["reason"].startswith("encoder failed: ") and score["trials"] == []
+
+
+def test_weights_of_another_architecture_are_named(place):
+    make_encoder("odd", 0)
+    path = Path("results/encoders/odd/k/encoder.safetensors")
+    weights = build("resnet-small", 0).state_dict()
+    weights["stem.weight"] = torch.zeros(16, 3, 5, 5)
+    weights["extra"] = torch.zeros(1)
+    del weights["norm.bias"]
+    save_file(weights, path)
+    cells = [place.cell("a", steps=[2]), place.cell("odd", steps=[2]), place.cell("b", steps=[2])]
+    with pytest.raises(UserError) as caught:
+        step.run(place.pack(*cells))
+    for word in (
+        "cell odd/colour-standin/full/0",
+        str(path),
+        "resnet-small",
+        "stem.weight is [16, 3, 5, 5]",
+        "norm.bias is missing",
+        "extra",
+    ):
+        assert word in str(caught.value)
+    assert [step.is_complete(cell) for cell in cells] == [True, False, False], "what is finished stays finished"
+    assert not Path("results/packs/p.json").exists()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        step.run(place.pack(cells[1]))
+    path.unlink()
+    with pytest.raises(UserError, match="is not there"):
+        step.run(place.pack(cells[1]))
+    Path("results/encoders/odd/k/card.json").unlink()
+    with pytest.raises(UserError, match="there is no encoder at results/encoders/odd/k"):
+        step.run(place.pack(cells[1]))
+
+
+def test_stores_that_do_not_serve_are_refused(place):
+    cell = place.cell()
+    with pytest.raises(UserError, match="classes 0 to 1"):
+        step.run(place.pack({**cell, "classes": 2}))
+    make_store("data/stores/few/k", COUNTS, channels=3, rows="1k")
+    few = {**cell, "store": {**cell["store"], "folder": "data/stores/few/k"}}
+    with pytest.raises(UserError, match="only the rows of the 1k budget"):
+        step.run(place.pack(few))
+    images = np.load("data/stores/toy/k/train.npy")
+    np.save("data/stores/toy/k/train.npy", 255 - images)
+    with pytest.raises(UserError, match=r"cell a/colour-standin/full/0: store data/stores/toy/k: train\.npy"):
+        step.run(place.pack(cell))

@@ -1,0 +1,219 @@
+"""The loop against independent arithmetic: optimiser, schedule, order, input, start loss."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vtabflow.errors import UserError
+from vtabflow.finetune import data, workshop
+from vtabflow.finetune.data import Examples, Pictures, Vectors, checked_labels, order_of, view_of
+from vtabflow.finetune.encoder import differing
+from vtabflow.finetune.loop import Learner, Schedule
+from vtabflow.finetune.momentum import Momentum
+from vtabflow.networks.table import build
+
+CPU = torch.device("cpu")
+
+
+def settings(**more):
+    return {"batch": 7, "momentum": 0.9, "weight_decay": 0.0, "precision": "float32", **more}
+
+
+def test_schedule_of_the_published_runs():
+    """protocol.md 3.1: step 300 still has the old rate, 301 the new; with warm-up, step 0 has rate 0."""
+    plain = Schedule(0.01, 1000, decay_at=(0.3, 0.6, 0.9))
+    assert [plain.rate(step) for step in (0, 300)] == [0.01, 0.01]
+    assert plain.rate(301) == pytest.approx(0.001, rel=1e-12)
+    assert [round(math.log10(plain.rate(step))) for step in (600, 601, 900, 901, 999)] == [-3, -4, -4, -5, -5]
+    warm = Schedule(0.01, 1000, warmup=0.08, decay_at=(0.3, 0.6, 0.9))
+    assert warm.rate(0) == 0.0
+    assert warm.rate(20) == pytest.approx(0.0025, rel=1e-12)
+    assert warm.rate(79) < warm.rate(80) == 0.01
+    # A fraction that is not exact in binary must not move the boundary by a step.
+    thirds = Schedule(1.0, 60, decay_at=(0.3333333333, 0.6666666667))
+    assert [thirds.rate(step) for step in (20, 40)] == [1.0, 0.1]
+    assert thirds.rate(21) == 0.1 and thirds.rate(41) == pytest.approx(0.01)
+
+
+def reference_sgd(vectors, labels, classes, order, batch, schedule, momentum, decay):
+    """Momentum SGD of a linear softmax model from zero, float64: v = m v + g + d w; w -= rate v. Bias: no decay."""
+    weight, bias = np.zeros((classes, vectors.shape[1])), np.zeros(classes)
+    velocity, velocity_bias, losses = np.zeros_like(weight), np.zeros_like(bias), []
+    for step in range(len(order) // batch):
+        rows = order[step * batch : (step + 1) * batch]
+        x, y = vectors[rows], labels[rows]
+        logits = x @ weight.T + bias
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        losses.append(-np.log(p[np.arange(batch), y]).mean())
+        g = (p - np.eye(classes)[y]) / batch
+        velocity = momentum * velocity + g.T @ x + decay * weight
+        velocity_bias = momentum * velocity_bias + g.sum(0)
+        weight -= schedule.rate(step) * velocity
+        bias -= schedule.rate(step) * velocity_bias
+    return weight, bias, losses
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+def test_loop_equals_a_float64_reference(decay):
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(25, 6)), rng.integers(0, 4, 25)
+    own = settings(weight_decay=decay, warmup=0.1, decay_at=[0.3, 0.6], decay_factor=0.1)
+    learner = Learner(nn.Identity(), nn.Identity(), {}, 6, 4, own, CPU)
+    examples = Examples(Vectors(torch.tensor(vectors, dtype=torch.float32)), torch.from_numpy(labels), lambda x: x)
+    schedule = learner.schedule(0.5, 40)
+    assert (schedule.warmup, schedule.decay_at, schedule.decay_factor) == (0.1, (0.3, 0.6), 0.1)
+    fit = learner.fit(examples, schedule, 5)
+    order = order_of(25, 7, 40, 5).numpy()
+    weight, bias, losses = reference_sgd(vectors, labels, 4, order, 7, schedule, 0.9, decay)
+    np.testing.assert_allclose(learner.head.weight.detach().numpy(), weight, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(learner.head.bias.detach().numpy(), bias, rtol=2e-5, atol=2e-6)
+    assert fit.loss == pytest.approx(np.mean(losses[-4:]), rel=1e-5)
+    assert fit.reason is None
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_momentum_equals_torch_sgd(decay):
+    """Also where parameters have several shapes; weight decay on kernels only."""
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2)).double()
+    other = copy.deepcopy(one)
+    kernels, rest = ([p for p in other.parameters() if (p.ndim > 1) is kernel] for kernel in (True, False))
+    groups = [{"params": kernels, "weight_decay": decay}, {"params": rest}]
+    theirs = torch.optim.SGD(groups, lr=0.0, momentum=0.9)
+    mine = Momentum([one], 0.9, decay)
+    for rate in (0.0, 0.1, 0.2, 0.05):
+        x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+        one(x).square().mean().backward()
+        mine.step(rate)
+        theirs.zero_grad()
+        other(x).square().mean().backward()
+        for group in theirs.param_groups:
+            group["lr"] = rate
+        theirs.step()
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+        assert a.grad is None
+
+
+@pytest.mark.parametrize("classes", [2, 6, 102])
+def test_first_loss_is_the_logarithm_of_the_classes(classes):
+    trunk = build("resnet-small", 0)
+    learner = Learner(trunk, trunk, dict(trunk.state_dict()), 64, classes, settings(), CPU)
+    loss = learner.step(torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 1, 0]), learner.begin(), 0.1)
+    assert float(loss) == pytest.approx(math.log(classes), rel=2e-7)
+
+
+@pytest.mark.parametrize(("examples", "batch", "steps"), [(10, 3, 20), (5, 12, 4), (8, 8, 3), (1, 4, 2)])
+def test_order_is_whole_passes_cut_into_batches(examples, batch, steps):
+    order = order_of(examples, batch, steps, 3)
+    assert order.shape == (steps * batch,) and order.dtype == torch.int64
+    passes = order.split(examples)
+    for one in passes[:-1]:
+        assert one.sort().values.tolist() == list(range(examples))
+    assert len(set(passes[-1].tolist())) == len(passes[-1])
+    if examples > 4:
+        assert len({tuple(one.tolist()) for one in passes[:-1]}) == len(passes) - 1, "passes are reshuffled"
+        assert not torch.equal(order, order_of(examples, batch, steps, 4))
+    assert torch.equal(order, order_of(examples, batch, steps, 3))
+    # A longer schedule of one seed begins as the shorter one.
+    assert torch.equal(order, order_of(examples, batch, 2 * steps, 3)[: steps * batch])
+
+
+def test_every_training_starts_from_the_encoder(monkeypatch):
+    """Trunk (moving averages too), head, momentum and order begin anew: a second fit of one seed repeats the first."""
+    trunk = build("resnet-small", 1)
+    start = {key: tensor.clone() for key, tensor in trunk.state_dict().items()}
+    learner = Learner(trunk, trunk, start, 64, 3, settings(), CPU)
+    rng = np.random.default_rng(1)
+    pictures = Pictures([rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)], CPU)
+    seen = {"low": 0.0, "high": 1.0}
+    examples = Examples(pictures, torch.from_numpy(rng.integers(0, 3, 30)), view_of(16, "legacy", seen, CPU))
+    results = []
+    for seed in (7, 8, 7):
+        fit = learner.fit(examples, learner.schedule(0.1, 5), seed)
+        results.append((fit.loss, {key: tensor.clone() for key, tensor in trunk.state_dict().items()}))
+    assert results[0][0] == results[2][0] != results[1][0]
+    assert all(torch.equal(results[0][1][key], results[2][1][key]) for key in start)
+    moved = [key for key in start if not torch.equal(results[0][1][key], start[key])]
+    assert sorted(moved) == sorted(start), "the whole network is trained, moving averages included"
+
+
+def test_a_rate_that_is_too_high_is_found():
+    trunk = build("resnet-small", 1)
+    learner = Learner(trunk, trunk, {k: v.clone() for k, v in trunk.state_dict().items()}, 64, 3, settings(), CPU)
+    pictures = Pictures([np.random.default_rng(1).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)], CPU)
+    view = view_of(16, "legacy", {"low": 0.0, "high": 1.0}, CPU)
+    examples = Examples(pictures, torch.arange(30) % 3, view)
+    fit = learner.fit(examples, learner.schedule(1e9, 12), 0)
+    assert fit.loss is None and "not finite at step" in str(fit.reason)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_the_network_sees(channels):
+    rng = np.random.default_rng(0)
+    raw = rng.integers(0, 256, (2, 16, 16, channels), dtype=np.uint8)
+    wanted = {"low": -1.0, "high": 1.0, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 2.0]}
+    seen = view_of(16, "legacy", wanted, CPU)(torch.from_numpy(raw.copy()))
+    expected = (np.broadcast_to(raw, (2, 16, 16, 3)) / 255.0 * 2.0 - 1.0 - [0.1, 0.2, 0.3]) / [0.5, 0.25, 2.0]
+    np.testing.assert_allclose(seen.numpy(), expected.transpose(0, 3, 1, 2), atol=3e-6)
+    assert seen.is_contiguous(memory_format=torch.channels_last) and seen.dtype == torch.float32
+    unit = view_of(16, "legacy", {"low": 0.0, "high": 1.0, "mean": None, "std": None}, CPU)(torch.from_numpy(raw))
+    assert np.array_equal(
+        unit.numpy(), np.broadcast_to(raw.astype(np.float32) / np.float32(255), (2, 16, 16, 3)).transpose(0, 3, 1, 2)
+    )
+
+
+def test_the_view_resizes_on_the_byte_scale():
+    """2 px to 4 px, legacy: no half-pixel shift, so source coordinates are 0, 0.5, 1, 1.5 and the last is held."""
+    raw = torch.tensor([[0, 100], [100, 200]], dtype=torch.uint8).view(1, 2, 2, 1)
+    seen = view_of(4, "legacy", {"low": 0.0, "high": 1.0}, CPU)(raw)
+    assert seen.shape == (1, 3, 4, 4)
+    row = torch.tensor([0.0, 50.0, 100.0, 100.0])
+    assert torch.allclose(seen[0, 1] * 255, row[None, :] + row[:, None], atol=1e-4)
+
+
+def test_images_that_do_not_fit_are_streamed_alike(monkeypatch):
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8) for count in (9, 6)]
+    labels = torch.arange(15)
+    order = order_of(15, 4, 9, 2)
+    resident = Examples(Pictures(parts, CPU), labels, lambda raw: raw)
+    monkeypatch.setattr(data, "RESIDENT_ON_CPU", 0)
+    streamed = Examples(Pictures(parts, CPU), labels, lambda raw: raw)
+    assert streamed.images.resident is None and resident.images.resident is not None
+    joined = np.concatenate(parts)
+    for one, other, rows in zip(resident.batches(order, 4), streamed.batches(order, 4), order.split(4), strict=True):
+        assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+        assert np.array_equal(one[0].numpy(), joined[rows.numpy()])
+    val = Examples(streamed.images, labels[9:], lambda raw: raw, first=9)
+    whole = torch.cat([raw for raw, _ in val.batches(torch.arange(6), 4)])
+    assert np.array_equal(whole.numpy(), parts[1])
+
+
+def test_labels_outside_the_classes_are_refused():
+    assert checked_labels(np.array([0, 2, 1]), 3, 2, "x").tolist() == [0, 2]
+    for labels, rows in (([0, 3], 2), ([-1, 0], 2), ([0], 2), ([], 0)):
+        with pytest.raises(UserError, match="store s"):
+            checked_labels(np.array(labels, dtype=np.int64), 3, rows, "store s")
+
+
+def test_differences_of_weights_are_named():
+    wanted = {"a": torch.zeros(2, 3), "b": torch.zeros(1), "c": torch.zeros(4)}
+    weights = {"a": torch.zeros(2, 3), "c": torch.zeros(5), "d": torch.zeros(1)}
+    assert differing(weights, wanted) == ["b is missing", "c is [5], not [4]", "d is not part of it"]
+    assert differing(wanted, wanted) == []
+
+
+def test_compilation_depends_on_the_cell_alone(monkeypatch):
+    cell = {"image_size": 224, "settings": {"learning_rates": [0.1, 0.01], "steps": [2500, 10000], "batch": 512}}
+    assert workshop.planned_images(cell) == (2 * 12500 + 10000) * 512
+    gpu = torch.device("cuda")
+    assert workshop.worth_compiling(cell, gpu) and not workshop.worth_compiling(cell, CPU)
+    assert not workshop.worth_compiling({**cell, "image_size": 8}, gpu)
+    monkeypatch.setenv("VTABFLOW_COMPILE", "0")
+    assert not workshop.worth_compiling(cell, gpu)

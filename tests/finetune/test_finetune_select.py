@@ -1,0 +1,50 @@
+"""The rule of selection, and what the sweep may see."""
+
+import inspect
+import itertools
+
+from vtabflow.finetune.data import Examples
+from vtabflow.finetune.sweep import Trial, order_seed, select, settings_of, sweep
+
+
+def trial(rate, steps, accuracy, status="ok"):
+    return Trial(rate, steps, accuracy, 0.5, 1.0, status, None)
+
+
+def test_highest_accuracy_then_fewer_steps_then_lower_rate():
+    rows = [
+        trial(0.1, 100, 0.5),
+        trial(0.01, 100, 0.5),
+        trial(0.01, 50, 0.5),
+        trial(0.1, 50, 0.5),
+        trial(0.1, 10, 0.4),
+        trial(1.0, 5, None, "failed"),
+    ]
+    for order in itertools.permutations(rows):
+        chosen = select(list(order))
+        assert (chosen.learning_rate, chosen.steps) == (0.01, 50)
+    assert select([*rows, trial(9.0, 999, 0.50001)]).steps == 999
+    assert select(rows[-1:]) is None and select([]) is None
+    assert select([trial(0.1, 5, 0.0)]).val_accuracy == 0.0, "an accuracy of zero is an accuracy"
+
+
+def test_the_sweep_is_given_train_and_val_only():
+    """By its arguments: no store, no workshop, nothing that could open the test split."""
+    given = inspect.signature(sweep).parameters
+    assert list(given) == ["cell", "learner", "train", "val", "progress"]
+    assert all(given[name].annotation is Examples for name in ("train", "val"))
+    assert "store" not in vars(inspect.getmodule(sweep)) and "Workshop" not in vars(inspect.getmodule(sweep))
+
+
+def test_batches_do_not_depend_on_the_method(place):
+    cell, other = place.cell("a"), place.cell("b")
+    assert order_seed(cell, 0.1, 60) == order_seed(other, 0.1, 60)
+    seeds = {
+        order_seed(place.cell("a", **more), rate, steps)
+        for more in ({}, {"seed": 1}, {"budget": "1k"}, {"task": "side-standin"})
+        for rate in (0.1, 0.01)
+        for steps in (6, 60)
+    }
+    assert len(seeds) == 16
+    assert order_seed(cell, 1, 60) == order_seed(cell, 1.0, 60), "params.yaml may say 1 for 1.0"
+    assert settings_of(cell) == [(0.1, 3), (0.1, 6), (0.01, 3), (0.01, 6)]

@@ -1,0 +1,336 @@
+"""Whole cells on the disk: what is written, when the test is opened, kills, packs, failures, linear evaluation."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from finetune_place import COUNTS, make_store, result
+from torch import nn
+
+from vtabflow.errors import UserError
+from vtabflow.files import read_json, write_json
+from vtabflow.finetune import cell as cell_module
+from vtabflow.finetune import loop, step, sweep
+from vtabflow.networks.table import build
+from vtabflow.prepare.store import Store
+
+
+def same(one, other):
+    """Accuracy, predictions, trials and selection; not the times."""
+    (score, arrays), (other_score, other_arrays) = one, other
+    kept = ("status", "accuracy", "selected", "n_train", "n_val", "n_test")
+    assert {name: score[name] for name in kept} == {name: other_score[name] for name in kept}
+    for a, b in zip(score["trials"], other_score["trials"], strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    assert arrays.keys() == other_arrays.keys()
+    for name in arrays:
+        np.testing.assert_array_equal(arrays[name], other_arrays[name])
+
+
+def test_a_cell(place, capsys):
+    cell = place.cell()
+    step.run(place.pack(cell))
+    score, arrays = result(cell)
+    assert score["status"] == "ok" and score["reason"] is None and score["spec"] == cell
+    assert [(t["learning_rate"], t["steps"], t["status"]) for t in score["trials"]] == [
+        (rate, steps, "ok") for rate in (0.1, 0.01) for steps in (3, 6)
+    ]
+    best = max(t["val_accuracy"] for t in score["trials"])
+    assert score["selected"]["val_accuracy"] == best
+    assert best == (arrays["val_pred"] == arrays["val_true"]).mean(), "val predictions are the selected trial's"
+    assert score["accuracy"] == (arrays["test_pred"] == arrays["test_true"]).mean()
+    assert {name: (array.dtype, len(array)) for name, array in arrays.items()} == {
+        "val_pred": (np.int32, 40),
+        "val_true": (np.int32, 40),
+        "test_pred": (np.int32, 56),
+        "test_true": (np.int32, 56),
+    }
+    for split in ("val", "test"):
+        labels = np.load(f"data/stores/toy/k/labels/colour-standin.{split}.npy")
+        np.testing.assert_array_equal(arrays[f"{split}_true"], labels)
+    counts = [score[name] for name in ("n_train", "n_val", "n_trainval", "n_test")]
+    assert counts == [96, 40, 136, 56]
+    assert score["images_per_second"] > 0 and 0 < score["outside_network"] < 1 and score["peak_memory_bytes"] > 2**20
+    assert {"python", "torch", "numpy"} <= score["versions"].keys()
+    assert not Path(cell["scratch"]).exists()
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 1 and f"{100 * score['accuracy']:.2f}%" in lines[0] and "a/colour-standin/full/0" in lines[0]
+    assert read_json("results/packs/p.json") == {"key": "p", "folder": "results/scores", "made": True}
+
+
+def test_what_is_there_is_not_made_again(place):
+    """Nor is torch imported for it: the second run sees a broken torch and no store."""
+    cells = [place.cell(steps=[2]), place.cell("b", steps=[2])]
+    step.run(place.pack(*cells))
+    before = [os.stat(f"{cell['folder']}/score.json").st_mtime_ns for cell in cells]
+    Path("torch.py").write_text("raise SystemExit('torch was imported')")
+    write_json("spec.json", place.pack(*cells))
+    code = "import json, vtabflow.finetune.step as s; s.run(json.load(open('spec.json')))"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": f".:{source()}"})
+    assert done.returncode == 0
+    assert before == [os.stat(f"{cell['folder']}/score.json").st_mtime_ns for cell in cells]
+    assert read_json("results/packs/p.json")["made"] is False
+
+
+def source():
+    return Path(step.__file__).parents[2]
+
+
+@pytest.mark.parametrize("evaluation", ["finetune", "linear"])
+def test_the_test_split_is_not_touched_before_the_selection(place, monkeypatch, evaluation):
+    """Its files cannot be read until the selection is on the disk; images and labels."""
+    hidden = [Path("data/stores/toy/k/test.npy"), *Path("data/stores/toy/k/labels").glob("*.test.npy")]
+    assert len(hidden) == 3
+    for path in hidden:
+        path.rename(f"{path}.away")
+    cell = place.cell(evaluation=evaluation)
+    with pytest.raises(UserError, match=r"cell a/colour-standin/full/0: store data/stores/toy/k: .*test.npy"):
+        step.run(place.pack(cell))
+    selection = Path(cell["scratch"]) / "selection.json"
+    assert selection.is_file() and not Path(cell["folder"]).exists()
+    written = read_json(selection)
+    for path in hidden:
+        Path(f"{path}.away").rename(path)
+    opened = []
+    for name in ("images", "labels"):
+        whole = getattr(Store, name)
+
+        def watched(self, *args, whole=whole):
+            if args[-1] == "test":
+                opened.append(selection.is_file())
+            return whole(self, *args)
+
+        monkeypatch.setattr(Store, name, watched)
+    step.run(place.pack(cell))
+    assert opened and all(opened)
+    assert result(cell)[0]["selected"] == written
+
+
+def test_selection_does_not_depend_on_the_test(place):
+    """Other test labels: the same trials, the same selection, the same predictions."""
+    cell = place.cell()
+    step.run(place.pack(cell))
+    score, arrays = result(cell)
+    other = {**cell, "folder": "results/scores/other", "store": {**cell["store"], "folder": "data/stores/other/k"}}
+    make_store("data/stores/other/k", COUNTS, channels=3, test_shift=1)
+    step.run(place.pack(other))
+    other_score, other_arrays = result(other)
+    assert other_score["selected"] == score["selected"] and other_score["accuracy"] != score["accuracy"]
+    np.testing.assert_array_equal(arrays["test_pred"], other_arrays["test_pred"])
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("evaluation", ["finetune", "linear"])
+def test_killed_at_random_moments_and_resumed(place, monkeypatch, evaluation):
+    """Wherever it is stopped (in a step, a prediction, between two files), the end is that of an undisturbed run."""
+    cell = place.cell(evaluation=evaluation)
+    step.run(place.pack(cell))
+    undisturbed = result(cell)
+    rng = random.Random(evaluation)
+    fuse = {"left": 0}
+
+    def burn(*args, **more):
+        fuse["left"] -= 1
+        if fuse["left"] == 0:
+            raise Killed
+
+    def watched(function, before):
+        def call(*args, **more):
+            if before:
+                burn()
+            found = function(*args, **more)
+            if not before:
+                burn()
+            return found
+
+        return call
+
+    monkeypatch.setattr(loop.Learner, "step", watched(loop.Learner.step, True))
+    monkeypatch.setattr(loop.Learner, "predict", watched(loop.Learner.predict, False))
+    for module in (sweep, cell_module):
+        monkeypatch.setattr(module, "write_with", watched(module.write_with, False))
+        monkeypatch.setattr(module, "write_json", watched(module.write_json, True))
+    kills = 0
+    for round_ in range(4):
+        again = {**cell, "folder": f"results/again/{round_}", "scratch": f"scratch/again/{round_}"}
+        while not step.is_complete(again):
+            fuse["left"] = rng.randrange(1, 30)
+            try:
+                step.run(place.pack(again))
+            except Killed:
+                kills += 1
+                assert not Path(f"{again['folder']}/score.json").exists()
+        fuse["left"] = 0
+        same(undisturbed, result(again))
+        assert sorted(os.listdir(again["folder"])) == ["predictions.npz", "score.json"]
+    assert kills >= 4
+
+
+def test_finished_trials_are_not_run_again(place, monkeypatch):
+    cell = place.cell()
+    runs = []
+    real = sweep.run_trial
+
+    def run_trial(cell, learner, train, val, true, rate, steps, progress):
+        if len(runs) == 3:
+            raise KeyboardInterrupt
+        runs.append((rate, steps))
+        return real(cell, learner, train, val, true, rate, steps, progress)
+
+    monkeypatch.setattr(sweep, "run_trial", run_trial)
+    with pytest.raises(KeyboardInterrupt):
+        step.run(place.pack(cell))
+    assert runs == [(0.1, 3), (0.1, 6), (0.01, 3)]
+    # A trial of other settings in the same place is not taken for this one.
+    saved = Path(cell["scratch"]) / "trial-1.json"
+    write_json(saved, {**read_json(saved), "identity": "other"})
+    runs.clear()
+    step.run(place.pack(cell))
+    assert runs == [(0.1, 6), (0.01, 6)]
+
+
+def test_sigterm_leaves_finished_trials_and_no_compiler(place):
+    """A real process, ended in its second trial. It must not have imported torch._dynamo, 3 to 5 s of every process."""
+    cell = place.cell(learning_rates=[0.1], steps=[2, 100_000])
+    write_json("spec.json", place.pack(cell))
+    code = (
+        "import json, sys, vtabflow.finetune.step as s\n"
+        "try: s.run(json.load(open('spec.json')))\n"
+        "finally: print('compiler' if 'torch._dynamo' in sys.modules else 'lean', flush=True)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(source()), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    saved = Path(cell["scratch"]) / "trial-0.json"
+    deadline = time.monotonic() + 60
+    while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 143 and out.strip() == "lean"
+    assert sorted(os.listdir(cell["scratch"])) == ["trial-0.json", "trial-0.npz"]
+    assert not Path(cell["folder"]).exists() and not Path("results/packs/p.json").exists()
+
+
+def test_a_result_does_not_depend_on_its_pack(place):
+    """Alone, or after other methods, tasks, budgets and a diverged cell; from-scratch too."""
+    cells = [
+        place.cell("b", learning_rates=[1e9]),
+        place.cell("a", evaluation="linear"),
+        place.cell("scratch"),
+        place.cell("a", "side-standin"),
+        place.cell("b", "side-standin", "1k"),
+        place.cell("a"),
+    ]
+    step.run(place.pack(*cells))
+    for cell in cells[1:]:
+        alone = {**cell, "folder": cell["folder"] + "-alone"}
+        step.run(place.pack(alone))
+        same(result(cell), result(alone))
+
+
+def test_images_are_loaded_and_networks_built_once(place, monkeypatch):
+    opened, built = [], []
+    whole = Store.images
+    monkeypatch.setattr(Store, "images", lambda self, split: opened.append(split) or whole(self, split))
+    from vtabflow.finetune import workshop
+
+    monkeypatch.setattr(workshop, "build", lambda *args: built.append(args) or build(*args))
+    tasks = [place.cell(method, task, steps=[2]) for method in "ab" for task in ("colour-standin", "side-standin")]
+    step.run(place.pack(*tasks))
+    assert sorted(opened) == ["test", "train", "val"] and len(built) == 1
+
+
+def test_a_seed_varies_the_initialisation_from_scratch_only(place):
+    """Card seeded: weights are drawn by the cell's seed; otherwise they are the file's."""
+    from vtabflow.finetune.encoder import read_card, start_of
+
+    trunk = build("resnet-small", 3)
+    scratch, a = (f"results/encoders/{method}/k" for method in ("scratch", "a"))
+
+    def weights(folder, seed):
+        return start_of(read_card(folder), folder, trunk, seed)["stem.weight"]
+
+    assert torch.equal(weights(scratch, 0), weights(scratch, 0))
+    assert not torch.equal(weights(scratch, 0), weights(scratch, 1))
+    assert torch.equal(weights(a, 0), weights(a, 1)) and torch.equal(
+        weights(a, 0), build("resnet-small", 0).stem.weight
+    )
+
+
+def test_the_1k_budget_is_a_prefix(place):
+    """800 of train and 200 of val, never an example beyond; the rest of the store is poisoned and must not matter."""
+    make_store("data/stores/big/k", {"train": 830, "val": 220, "test": 20}, channels=1, size=8)
+    cell = place.cell(budget="1k", steps=[2])
+    cell = {**cell, "image_size": 8, "store": {**cell["store"], "folder": "data/stores/big/k"}}
+    step.run(place.pack(cell))
+    score, arrays = result(cell)
+    assert [score[name] for name in ("n_train", "n_val", "n_trainval", "n_test")] == [800, 200, 1000, 20]
+    assert len(arrays["val_pred"]) == 200
+    make_store("data/stores/poison/k", {"train": 830, "val": 220, "test": 20}, channels=1, size=8, poison=(800, 200))
+    other = {**cell, "folder": "results/other", "store": {**cell["store"], "folder": "data/stores/poison/k"}}
+    step.run(place.pack(other))
+    same(result(cell), result(other))
+
+
+def test_linear_evaluation_against_a_direct_computation(place):
+    """Features once from the frozen encoder, then torch's own SGD on them; the encoder does not move."""
+    cell = place.cell(evaluation="linear", learning_rates=[0.05], steps=[20], decay_at=[0.5], weight_decay=0.01)
+    step.run(place.pack(cell))
+    score, arrays = result(cell)
+    trunk = build("resnet-small", 0).eval()
+
+    def features(split):
+        images = np.load(f"data/stores/toy/k/{split}.npy").astype(np.float32)
+        with torch.no_grad():
+            return trunk(torch.from_numpy(images / 255 * 2 - 1).permute(0, 3, 1, 2))
+
+    def labels(split):
+        return torch.from_numpy(np.load(f"data/stores/toy/k/labels/colour-standin.{split}.npy"))
+
+    def trained(x, y):
+        from vtabflow.finetune.data import order_of
+
+        head = nn.Linear(64, 3)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        groups = [{"params": [head.weight], "weight_decay": 0.01}, {"params": [head.bias]}]
+        optimiser = torch.optim.SGD(groups, lr=0.05, momentum=0.9)
+        for number, rows in enumerate(order_of(len(x), 16, 20, sweep.order_seed(cell, 0.05, 20)).split(16)):
+            for group in optimiser.param_groups:
+                group["lr"] = 0.05 if number <= 10 else 0.005
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(head(x[rows]), y[rows]).backward()
+            optimiser.step()
+        return head
+
+    train, val = features("train"), features("val")
+    head = trained(train, labels("train"))
+    assert score["selected"]["val_accuracy"] == pytest.approx(
+        float((head(val).argmax(1) == labels("val")).float().mean())
+    )
+    head = trained(torch.cat([train, val]), torch.cat([labels("train"), labels("val")]))
+    np.testing.assert_array_equal(arrays["test_pred"], head(features("test")).argmax(1).numpy())
+    assert score["evaluation"] == "linear"
+
+
+def test_bench_on_a_cpu(place):
+    import json
+
+    code = [sys.executable, "-m", "vtabflow.finetune.bench", "--network", "resnet-small", "--size", "16"]
+    code += ["--native", "8", "--batch", "4", "--steps", "3", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(source()), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(code, env=environment, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    found = json.loads(done.stdout)
+    assert 0.02 < found["ratio"] < 50 and min(found["images_per_second"].values()) > 0
+    assert 0 < found["outside_network"] < 1 and found["compiled"] is False and found["native"] == 8

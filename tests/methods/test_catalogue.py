@@ -1,0 +1,107 @@
+"""Finding methods without importing them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from vtabflow import catalogue
+from vtabflow.errors import UserError
+
+COMMON = {
+    "steps",
+    "batch",
+    "optimiser",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "warmup",
+    "decay_at",
+    "decay_factor",
+    "precision",
+}
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_listing_imports_no_torch_and_loading_only_the_methods_file():
+    code = (
+        "import sys\nfrom vtabflow import catalogue\n"
+        "assert len(catalogue.methods()) >= 5\nassert 'torch' not in sys.modules\n"
+        "catalogue.load('rotation')\nassert 'torch' in sys.modules\n"
+        "found = {m for m in sys.modules if m.startswith('vtabflow.methods.')}\n"
+        "assert found == {'vtabflow.methods.' + m for m in ('base', 'augment', 'rotation')}, found\n"
+    )
+    result = run(code)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("method", catalogue.methods())
+def test_what_is_read_is_what_the_class_says(method):
+    info, cls = catalogue.info(method), catalogue.load(method)
+    for field in catalogue.FIELDS:
+        assert getattr(info, field) == getattr(cls, field), field
+    assert info.id == method and info.reference
+    assert set(info.defaults) <= COMMON
+    assert not set(info.settings) & COMMON, "a method's own settings have names of their own"
+
+
+def test_the_first_five_are_there():
+    known = catalogue.methods()
+    want = {
+        "from-scratch": ("From-Scratch", "from-scratch"),
+        "vae": ("VAE", "generative"),
+        "rotation": ("Rotation", "self-supervised"),
+        "semi-rotation-10": ("Semi-Rotation-10%", "semi-supervised"),
+        "sup-100": ("Sup-100%", "supervised"),
+    }
+    assert {name: (known[name].display, known[name].family) for name in want} == want
+
+
+def test_unknown_method_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="'rotation'"):
+        catalogue.info("rotaton")
+
+
+BASE = "class Method:\n    id = ''\n    display = ''\n    family = ''\n    streams = {}\n    defaults = {}\n    settings = {}\n"
+BASE += "    networks = {}\n    turns = ('main',)\n    smallest_batch = 2\n    reference = ''\n"
+ONE = "from vtabflow.methods.base import Method\n\n\nclass One(Method):\n    id = 'one'\n    display = 'One'\n"
+ONE += "    family = 'supervised'\n    streams = {'a': 'labels'}\n    settings = {'x': 1}\n"
+
+
+def folder(path, **files):
+    for name, text in {"base": BASE, **files}.items():
+        (path / f"{name}.py").write_text(text)
+    return path
+
+
+def test_inheritance_within_a_file_and_between_files(tmp_path):
+    two = "\n\nclass Two(One):\n    id = 'two'\n    streams: dict = {'a': 'subset'}\n"
+    three = "from vtabflow.methods.one import Two as Start\n\n\nclass Three(Start):\n    id = 'three'\n    settings = {'y': 2}\n"
+    found = catalogue.methods(folder(tmp_path, one=ONE + two, three=three, other="class Helper:\n    id = 'no'\n"))
+    assert sorted(found) == ["one", "three", "two"]
+    assert (
+        found["two"].settings == {"x": 1} and found["two"].streams == {"a": "subset"} and found["two"].display == "One"
+    )
+    assert found["three"].settings == {"y": 2} and found["three"].streams == {"a": "subset"}
+    assert found["three"].module == "vtabflow.methods.three" and found["three"].turns == ("main",)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (ONE.replace("{'x': 1}", "dict(x=1)"), "literal"),
+        (ONE.replace("'one'", "'One!'"), "lower-case"),
+        (ONE.replace("'supervised'", "'super'"), "family"),
+        (ONE.replace("'labels'", "'everything'"), "everything"),
+        (ONE + "    turns = ()\n", "turns"),
+        (ONE + "    oops oops\n", "line"),
+        (ONE + "\n\nclass Again(One):\n    pass\n", "both declare"),
+    ],
+)
+def test_a_file_that_breaks_the_rules_is_named(tmp_path, text, match):
+    with pytest.raises(UserError, match=match) as error:
+        catalogue.methods(folder(tmp_path, one=text))
+    assert "one" in str(error.value)

@@ -1,0 +1,107 @@
+"""One image file: every mode that Pillow writes, and every way of being no picture."""
+
+import io
+import random
+
+import numpy as np
+import pytest
+from pictures import BROKEN, encoded, noise
+from PIL import Image, ImageOps
+
+from vtabflow.prepare import images
+
+
+def test_lossless_kinds_give_the_pixels_that_were_put_in():
+    colour, grey = noise(5, 7), noise(5, 7, 1)
+    assert (images.decode(encoded(colour)) == colour).all()
+    assert (images.decode(encoded(grey)) == grey[:, :, None]).all()
+    assert (images.decode(encoded(colour, "BMP")) == colour).all()
+    assert (images.decode(encoded(colour, "WEBP", lossless=True)) == colour).all()
+    assert (images.decode(encoded(grey > 99)) == 255 * (grey > 99)[:, :, None]).all()
+    palette = Image.new("P", (7, 5))
+    palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
+    palette.putdata((grey % 4).reshape(-1).tolist())
+    table = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [100, 110, 120]], np.uint8)
+    assert (images.decode(encoded(palette)) == table[grey % 4]).all()
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    values = np.array([[0, 128, 129, 257, 300, 32768, 65535, 65406, 65407]], np.uint16)
+    expected = [[round(int(value) / 257) for value in values[0]]]
+    for data in (encoded(values), encoded(values, "TIFF")):
+        assert images.decode(data)[:, :, 0].tolist() == expected
+        assert images.header(io.BytesIO(data), len(data)) == (1, 9, True)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_lies_over_white(mode):
+    pixels = noise(6, 6, 4) if mode == "RGBA" else noise(6, 6, 3)[:, :, :2]
+    pixels[0, 0, -1], pixels[0, 1, -1] = 0, 255
+    found = images.decode(encoded(Image.fromarray(np.ascontiguousarray(pixels))))
+    colour, alpha = pixels[:, :, :-1].astype(float), pixels[:, :, -1:] / 255.0
+    expected = colour * alpha + 255 * (1 - alpha)
+    assert found.shape == (6, 6, 3 if mode == "RGBA" else 1) and np.abs(found - expected).max() <= 0.5 + 1e-9
+    assert (found[0, 0] == 255).all() and (found[0, 1] == pixels[0, 1, :-1]).all()
+
+
+def test_a_transparent_palette_lies_over_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putdata([0, 1])
+    for data in (encoded(image, transparency=0), encoded(image, "GIF", transparency=0)):
+        assert images.decode(data).tolist() == [[[255, 255, 255], [40, 50, 60]]]
+
+
+def test_cmyk_jpeg_is_not_inverted():
+    # Pillow writes CMYK JPEGs as Adobe does, inverted; white paper must come out white, and full cyan as cyan.
+    ink = np.zeros((16, 32, 4), np.uint8)
+    ink[:, 16:, 0] = 255
+    found = images.decode(encoded(Image.fromarray(ink, "CMYK"), "JPEG", quality=100)).astype(int)
+    assert np.abs(found[:, :14] - 255).max() < 6 and np.abs(found[:, 18:] - [0, 255, 255]).max() < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_exif_orientation_is_applied(orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    data = encoded(np.kron(noise(2, 3), np.ones((8, 8, 1), np.uint8)), kind, exif=exif, **options)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    assert expected.shape[:2] == ((24, 16) if orientation >= 5 else (16, 24))
+    assert (images.decode(data) == expected).all()
+    assert images.header(io.BytesIO(data), len(data)) == (*expected.shape[:2], False)
+
+
+def test_an_animation_gives_its_first_frame():
+    first, second = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
+    for kind, options in (("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True})):
+        data = encoded(first, kind, save_all=True, append_images=[second], **options)
+        assert (images.decode(data) == [255, 0, 0]).all(), kind
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_gives_no_picture_says_why(name):
+    data, reason = BROKEN[name]
+    with pytest.raises(images.Unreadable, match=reason):
+        images.decode(data)
+
+
+def test_no_cut_or_changed_file_raises_anything_else():
+    rng = random.Random(0)
+    whole = [
+        encoded(noise(20, 20)),
+        encoded(noise(20, 20), "JPEG"),
+        encoded(noise(20, 20), "GIF"),
+        encoded(noise(), "TIFF"),
+    ]
+    for turn in range(400):
+        data = bytearray(whole[turn % 4])
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        data = data[: rng.randint(1, len(data))]
+        for use in (images.decode, lambda given: images.header(io.BytesIO(given), len(given))):
+            try:
+                use(bytes(data))
+            except images.Unreadable:
+                pass

@@ -1,0 +1,181 @@
+"""Schedule, optimisers, checkpoints, the upstream's batches, the probe."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vtabflow.errors import UserError
+from vtabflow.networks import table
+from vtabflow.prepare.store import open_store
+from vtabflow.pretrain import checkpoint
+from vtabflow.pretrain.optimisers import optimiser
+from vtabflow.pretrain.probe import fit, probe
+from vtabflow.pretrain.schedule import rate
+from vtabflow.pretrain.upstream import Order, Upstream, subset
+
+CPU = torch.device("cpu")
+
+
+def test_schedule_values():
+    values = [rate(step, 100, 0.8, 0.04, (0.5, 0.75), 0.1) for step in range(100)]
+    np.testing.assert_allclose(values[:6], [0, 0.2, 0.4, 0.6, 0.8, 0.8])
+    np.testing.assert_allclose([values[i] for i in (49, 50, 74, 75, 99)], [0.8, 0.08, 0.08, 0.008, 0.008])
+    assert [rate(step, 60, 1.0, 0, (0.3333333333, 0.6666666667), 0.5) for step in (0, 19, 20, 39, 40)] == [
+        1,
+        1,
+        0.5,
+        0.5,
+        0.25,
+    ]
+
+
+def test_weight_decay_is_on_kernels_only():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    made = optimiser(
+        net.parameters(), {"optimiser": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-2}
+    )
+    decayed = {id(p) for group in made.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(net[0].weight), id(net[3].weight)}
+    assert sum(len(group["params"]) for group in made.param_groups) == len(list(net.parameters()))
+
+
+def test_sgd_is_momentum_with_l2():
+    p = nn.Parameter(torch.tensor([[2.0]]))
+    made = optimiser([p], {"optimiser": "sgd", "learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.2})
+    value, velocity = 2.0, 0.0
+    for _ in range(3):
+        p.grad = torch.tensor([[1.0]])
+        made.step()
+        velocity = 0.5 * velocity + 1.0 + 0.2 * value
+        value -= 0.1 * velocity
+    assert p.item() == pytest.approx(value, rel=1e-6)
+
+
+def test_adam_reads_its_betas_and_other_optimisers_are_refused():
+    p = nn.Parameter(torch.zeros(1))
+    made = optimiser([p], {"optimiser": "adam", "learning_rate": 1e-3, "beta1": 0.5})
+    assert made.param_groups[0]["betas"] == (0.5, 0.999)
+    with pytest.raises(UserError, match="lamb"):
+        optimiser([p], {"optimiser": "lamb", "learning_rate": 1e-3})
+
+
+def test_a_stream_is_whole_permutations_cut_into_batches():
+    rows = np.arange(100, 110)
+    order = Order(rows, 4, 7, "images")
+    stream = np.concatenate([order[t] for t in range(10)])
+    for epoch in range(4):
+        assert sorted(stream[10 * epoch : 10 * epoch + 10]) == list(rows)
+    assert list(stream[:10]) != list(stream[10:20])
+    fresh = Order(rows, 4, 7, "images")
+    assert np.array_equal(fresh[8], stream[32:36]) and np.array_equal(fresh[0], stream[:4])
+    assert not np.array_equal(Order(rows, 10, 8, "images")[0], stream[:10])
+    assert not np.array_equal(Order(rows, 10, 7, "other")[0], stream[:10])
+
+
+def test_a_batch_can_be_larger_than_a_stream():
+    batch = Order(np.arange(3), 8, 0)[0]
+    assert len(batch) == 8 and sorted(batch[:3]) == [0, 1, 2] == sorted(batch[3:6])
+
+
+def test_subset_has_the_same_number_of_each_class():
+    labels = np.random.default_rng(0).integers(0, 5, 1000)
+    chosen = subset(labels, 5, 0.1, 3)
+    assert np.bincount(labels[chosen]).tolist() == [20] * 5
+    assert len(set(chosen)) == 100 and np.array_equal(chosen, subset(labels, 5, 0.1, 3))
+    assert not np.array_equal(chosen, subset(labels, 5, 0.1, 4))
+    rare = np.array([0] * 50 + [1] * 2)
+    assert np.bincount(rare[subset(rare, 2, 0.5, 0)]).tolist() == [13, 2]
+
+
+def test_streams_carry_the_labels_that_they_declare(upstream_folder):
+    store = open_store(upstream_folder)
+    spec = {"dataset": "corners", "folder": "x", "task": "corners", "subset": {"fraction": 0.2, "seed": 0}}
+    up = Upstream(store, spec, {"a": "images", "b": "labels", "c": "subset"}, 8, 0, CPU)
+    batch = up.draw(3)
+    assert batch["a"][1] is None
+    for name in ("b", "c"):
+        images, labels = batch[name]
+        rows = up.orders[name][3]
+        assert np.array_equal(images.numpy(), store.images("train")[rows])
+        assert np.array_equal(labels.numpy(), store.labels("corners", "train")[rows])
+    assert up.subset["images"] == 24 and set(np.concatenate([up.orders["c"][t] for t in range(3)])) == set(
+        up.orders["c"].indices
+    )
+    assert up.used == ["train.npy", "labels/corners.train.npy"]
+
+
+class NoLabels:
+    """A store whose labels must not be read."""
+
+    def __init__(self, store):
+        self.manifest, self.images, self.ids = store.manifest, store.images, store.ids
+
+    def labels(self, task, split):
+        raise AssertionError("labels were read")
+
+
+def test_methods_without_labels_never_read_them(upstream_folder):
+    spec = {"dataset": "corners", "folder": "x", "task": "corners", "subset": None}
+    up = Upstream(NoLabels(open_store(upstream_folder)), spec, {"images": "images"}, 8, 0, CPU)
+    assert up.draw(0)["images"][1] is None and up.used == ["train.npy"] and up.classes is None
+
+
+def test_missing_labels_and_missing_subset_are_refused(upstream_folder):
+    store = open_store(upstream_folder)
+    spec = {"dataset": "corners", "folder": "there", "task": "other", "subset": None}
+    with pytest.raises(UserError, match="there has no labels for other"):
+        Upstream(store, spec, {"a": "labels"}, 8, 0, CPU)
+    with pytest.raises(UserError, match="subset"):
+        Upstream(store, {**spec, "task": "corners"}, {"a": "subset"}, 8, 0, CPU)
+
+
+def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, {"key": "k", "value": torch.ones(3)})
+
+    def broken(state, stream):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(Exception, match="No space left"):
+        checkpoint.save(tmp_path, {"key": "k", "value": torch.zeros(3)})
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+    assert torch.equal(checkpoint.load(tmp_path, "k")["value"], torch.ones(3))
+
+
+def test_another_keys_checkpoint_and_a_broken_one_are_not_used(tmp_path, capsys):
+    assert checkpoint.load(tmp_path, "k") is None
+    checkpoint.save(tmp_path, {"key": "other"})
+    assert checkpoint.load(tmp_path, "k") is None
+    (tmp_path / checkpoint.NAME).write_bytes(b"not a checkpoint")
+    assert checkpoint.load(tmp_path, "k") is None
+    assert "starting from the beginning" in capsys.readouterr().out
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('ran')",))
+
+    torch.save({"key": "k", "evil": Evil()}, tmp_path / checkpoint.NAME)
+    assert checkpoint.load(tmp_path, "k") is None
+
+
+def test_ridge_is_that_of_its_normal_equations_and_finds_a_plane():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 6, dtype=torch.float64, generator=g) * torch.tensor([1, 10, 0.1, 1, 1, 1]) + 3
+    y = ((x - 3)[:, 2] * 10 + (x - 3)[:, 0] > 0).long()
+    scores = fit(x, y, 2)
+    assert (scores(x).argmax(1) == y).double().mean() > 0.95
+    torch.testing.assert_close(scores(x).sum(1), torch.ones(300, dtype=torch.float64))
+    # A representation is judged the same whatever its scale.
+    torch.testing.assert_close(fit(x * 100, y, 2)(x * 100), scores(x), atol=1e-4, rtol=0)
+
+
+def test_probe_of_a_random_network_and_without_labels(upstream_folder):
+    store = open_store(upstream_folder)
+    result = probe(table.build("resnet-small", 0), store, "corners", 16, CPU)
+    assert result["n_train"] == 120 and result["n_test"] == 40 and result["classes"] == 4
+    assert 0 <= result["accuracy"] <= 1
+    assert probe(table.build("resnet-small", 0), store, "other", 16, CPU) is None

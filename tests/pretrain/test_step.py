@@ -1,0 +1,227 @@
+"""The step from spec to card: results, refusals, divergence, and being killed."""
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vtabflow import catalogue
+from vtabflow.errors import UserError
+from vtabflow.files import read_json
+from vtabflow.methods.base import Method
+from vtabflow.networks import table
+from vtabflow.prepare.store import open_store
+from vtabflow.pretrain import loop, step
+from vtabflow.pretrain.upstream import Upstream
+
+
+def card(spec):
+    return read_json(Path(spec["folder"]) / "card.json")
+
+
+def weights(spec):
+    return (Path(spec["folder"]) / "encoder.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method", [name for name, info in catalogue.methods().items() if info.streams])
+def test_a_trained_encoder(make_spec, method):
+    spec = make_spec(method)
+    step.run(spec)
+    made = card(spec)
+    assert made["status"] == "ok" and made["seeded"] is False and made["resumed"] == 0 and made["spec"] == spec
+    assert made["input"] == {"size": 16, "low": -1.0, "high": 1.0, "mean": None, "std": None}
+    assert made["losses"]["start"].keys() == made["losses"]["end"].keys() and made["images_per_second"] > 0
+    assert made["curve"][0]["step"] == 1 and made["curve"][-1]["step"] == 12
+    manifest = open_store(spec["upstream"]["folder"]).manifest
+    labelled = catalogue.info(method).uses_labels
+    files = ["train.npy"] + ["labels/corners.train.npy"] * labelled
+    assert made["upstream"]["sha256"] == {file: manifest["sha256"][file] for file in files}
+    assert (made["upstream"]["subset"] is not None) == (spec["upstream"]["subset"] is not None)
+    assert made["probe"]["n_test"] == 40
+    net = table.build(made["network"], 1)
+    net.load_state_dict(load_file(Path(spec["folder"]) / "encoder.safetensors"))
+    assert read_json(spec["receipt"]) == {"key": "k", "folder": spec["folder"], "made": True}
+    assert not Path(spec["scratch"]).exists()
+
+
+def test_from_scratch_is_the_seeded_initialisation(make_spec):
+    spec = make_spec("from-scratch", seed=3)
+    step.run(spec)
+    made = card(spec)
+    assert made["seeded"] is True and made["upstream"] is None and made["probe"] is None and made["losses"] == {}
+    want = table.build("resnet-small", 3).state_dict()
+    have = load_file(Path(spec["folder"]) / "encoder.safetensors")
+    assert have.keys() == want.keys() and all(torch.equal(have[k], want[k]) for k in want)
+
+
+def test_a_complete_result_is_not_made_again_and_torch_not_imported(make_spec, tmp_path):
+    spec = make_spec()
+    step.run(spec)
+    before = weights(spec)
+    Path(spec["scratch"]).mkdir(parents=True)
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    code = "import sys, json\nfrom vtabflow.pretrain.step import run\nrun(json.load(open(sys.argv[1])))\n"
+    code += "sys.exit('torch' in sys.modules and 'scratch' not in sys.argv)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "spec.json"), "scratch"]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "spec.json")]).returncode == 0
+    assert weights(spec) == before and read_json(spec["receipt"])["made"] is False
+    assert not Path(spec["scratch"]).exists()
+
+
+def test_training_learns(make_spec):
+    spec = make_spec("sup-100", steps=60, crop_area_min=0.9, colour=False)
+    step.run(spec)
+    made = card(spec)
+    assert made["losses"]["start"]["class"] == pytest.approx(math.log(4), abs=1e-6)
+    assert made["losses"]["end"]["class"] < 1.0
+    other = make_spec("sup-100", key="other", seed=1, steps=3)
+    step.run(other)
+    assert weights(other) != weights(spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"upstream": None}, "trains on an upstream"),
+        ({"network": "resnet5"}, "no network 'resnet5'"),
+        ({"method": "rotatoin"}, "'rotation'"),
+        ({"batch": 1}, "needs at least 2"),
+        ({"steps": 0}, "needs at least 1"),
+        ({"precision": "float8"}, "float8"),
+        ({"optimiser": "lamb"}, "lamb"),
+    ],
+)
+def test_a_spec_that_cannot_run_is_refused_in_a_sentence(make_spec, change, match):
+    spec = make_spec()
+    spec = {**spec, **{k: v for k, v in change.items() if k in spec}}
+    spec["settings"] |= {k: v for k, v in change.items() if k in spec["settings"]}
+    with pytest.raises(UserError, match=match):
+        step.run(spec)
+    assert not (Path(spec["folder"]) / "card.json").exists() and not Path(spec["receipt"]).exists()
+
+
+def test_divergence_is_a_result_with_the_last_good_weights(make_spec, monkeypatch, capsys):
+    """The loss is made NaN at step 7; with a checkpoint every 3 steps the weights are those of step 6."""
+    monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
+    good = {}
+    real_save, real = loop.checkpoint.save, catalogue.load("rotation").losses
+
+    def save(folder, state):
+        real_save(folder, state)
+        good[state["outcome"]["steps"]] = {k: v.clone() for k, v in state["method"].items()}
+
+    calls = []
+
+    def losses(self, *args):
+        calls.append(1)
+        found = real(self, *args)
+        return {**found, "rotation": found["rotation"] * (math.nan if len(calls) > 7 else 1)}
+
+    monkeypatch.setattr(loop.checkpoint, "save", save)
+    monkeypatch.setattr(catalogue.load("rotation"), "losses", losses)
+    spec = make_spec()
+    step.run(spec)
+    made = card(spec)
+    assert made["status"] == "failed" and "not finite" in made["reason"] and "step 6" in made["reason"]
+    assert made["probe"] is None and read_json(spec["receipt"])["made"] is True
+    assert "failed" in capsys.readouterr().out and not Path(spec["scratch"]).exists()
+    have = load_file(Path(spec["folder"]) / "encoder.safetensors")
+    assert sorted(good) == [3, 6] and all(torch.equal(have[k], good[6][f"trunk.{k}"]) for k in have)
+
+
+def test_divergence_before_any_checkpoint_leaves_the_first_weights(make_spec):
+    spec = make_spec("vae", learning_rate=1e30)
+    step.run(spec)
+    assert card(spec)["status"] == "failed"
+    have, want = load_file(Path(spec["folder"]) / "encoder.safetensors"), table.build("resnet-small", 0).state_dict()
+    assert all(torch.equal(have[k], want[k]) for k in want)
+
+
+RUN = "import json, sys, torch\ntorch.set_num_threads(1)\nfrom vtabflow.pretrain.step import run\nrun(json.load(open(sys.argv[1])))\n"
+
+
+@pytest.mark.parametrize("method", ["semi-rotation-10", "vae"])
+def test_killed_at_random_moments_it_ends_with_the_same_bits(make_spec, tmp_path, method):
+    """SIGKILL again and again: SGD with two streams, Adam with drawn codes. The card's losses are the same too."""
+    whole, torn = make_spec(method, "whole", steps=120), make_spec(method, "torn", steps=120)
+    step.run(whole)
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(torn))
+    rng, kills = random.Random(0), 0
+    environment = {**os.environ, "VTABFLOW_CHECKPOINT_STEPS": "7"}
+    for _ in range(40):
+        with subprocess.Popen(
+            [sys.executable, "-u", "-c", RUN, str(path)], env=environment, stdout=subprocess.PIPE
+        ) as job:
+            if kills < 4:
+                job.stdout.readline()  # training has begun
+                time.sleep(rng.uniform(0, 0.6))
+                job.kill()
+            job.stdout.read()
+        if job.returncode == 0:
+            break
+        kills += 1
+    assert (Path(torn["folder"]) / "card.json").exists() and kills >= 2
+    assert weights(torn) == weights(whole)
+    first, second = card(whole), card(torn)
+    assert second["resumed"] >= 1 and first["resumed"] == 0
+    assert second["losses"]["start"] == first["losses"]["start"]
+    assert not Path(torn["scratch"]).exists()
+
+
+class Duel(Method):
+    """Two players with their own parameters: the critic moves twice a step, the generator once, and an average follows."""
+
+    id = "duel"
+    streams = {"images": "images"}
+    turns = ("critic", "critic", "generator")
+
+    def build(self):
+        self.generator = torch.nn.Linear(2, 2)
+        self.register_buffer("average", torch.zeros(2, 2))
+        self.seen = []
+
+    def players(self):
+        return {"critic": list(self.trunk.parameters()), "generator": list(self.generator.parameters())}
+
+    def player_settings(self):
+        return {"generator": {"learning_rate": 0.5, "optimiser": "adam"}}
+
+    def losses(self, player, batch, generator):
+        images, labels = batch["images"]
+        assert labels is None
+        self.seen.append(
+            (player, images.clone(), self.generator.weight.requires_grad, self.trunk.stem.weight.requires_grad)
+        )
+        x = images.permute(0, 3, 1, 2).float() / 255
+        return {
+            "loss": self.represent(x).square().mean() + self.generator.weight.square().sum(),
+            "figure": torch.ones(()),
+        }
+
+    def after_step(self, number):
+        self.average.lerp_(self.generator.weight, 0.5)
+
+
+def test_players_take_turns_with_fresh_batches(upstream_folder, make_spec, tmp_path):
+    settings = make_spec()["settings"] | {"steps": 4, "warmup": 0.0, "decay_at": []}
+    spec = {"dataset": "corners", "folder": "x", "task": "corners", "subset": None}
+    up = Upstream(open_store(upstream_folder), spec, Duel.streams, 16, 0, torch.device("cpu"))
+    method = Duel(table.build("resnet-small", 0), 16, None, settings, 0)
+    before = method.generator.weight.detach().clone()
+    outcome = loop.train(method, up, settings, 0, "k", tmp_path)
+    assert [player for player, *_ in method.seen] == ["critic", "critic", "generator"] * 4
+    assert all((g, t) == ((True, False) if p == "generator" else (False, True)) for p, _, g, t in method.seen)
+    assert not torch.equal(method.seen[0][1], method.seen[1][1])
+    assert set(outcome.losses["end"]) == {"critic/loss", "critic/figure", "generator/loss", "generator/figure"}
+    assert outcome.losses["end"]["critic/figure"] == 1
+    assert (method.generator.weight - before).abs().max() > 0.4, "its own optimiser and learning rate"
+    assert method.average.abs().max() > 0

@@ -1,0 +1,105 @@
+"""What the page says in words: right names, signs, ties, and nothing claimed that the cells do not show."""
+
+import pytest
+from report_fakes import METHODS, page_spec, write_scores
+
+from vtabflow.report import scores
+from vtabflow.report.answer import answer, points, short
+from vtabflow.report.stats import Results
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+BASE = {"from-scratch": 0.40, "rotation": 0.55, "vae": 0.30, "sup-100": 0.70}
+
+
+def said(accuracy, skip=lambda c: False, **settings):
+    spec = page_spec(budgets=("1k",), **settings)
+    write_scores(spec, accuracy, skip)
+    results = Results(spec, scores.read_cells(spec))
+    (one,) = answer(results)
+    return " ".join([str(one.main), *map(str, one.further)]), short(results)
+
+
+def noisy(cell):
+    return BASE[cell["method"]] + 0.01 * cell["seed"] + (0.001 * cell["seed"] if cell["method"] == "vae" else 0)
+
+
+def test_best_gain_worse_and_group():
+    def accuracy(cell):
+        return noisy(cell) + (0.08 if cell["method"] == "sup-100" and "dtd" in cell["task"] else 0)
+
+    text, line = said(accuracy)
+    assert (
+        "<b>Sup-100%</b> has the highest mean test accuracy, 73.0 % over 4 tasks, clearly ahead of the next, <b>Rotation</b> (56.0 %)"
+        in text
+    )
+    assert "<b>Sup-100%</b> is 32.0 points above From-Scratch (95 % interval +32.0 to +32.0, over 3 seeds)" in text
+    assert "Of 3 pre-trained methods, 2 are clearly better than From-Scratch and 1 is clearly worse" in text
+    assert "Worse than from scratch: VAE (−9.9 points)" in text
+    assert "largest on the natural tasks (+34.0 points) and smallest on the" in text
+    assert "pre-training pays (best: Sup-100%, +32.0 points" in line
+
+
+def test_a_tie_is_called_one():
+    text, _ = said(
+        lambda c: 0.7 if c["method"] == "sup-100" else 0.699 if c["method"] == "rotation" else 0.4, seeds=(0,)
+    )
+    assert "cannot be told apart from <b>Rotation</b> (69.9 %)" in text and "may be chance" in text
+    assert "clearly ahead" not in text
+
+
+def test_a_few_points_in_one_small_seed_are_no_gain():
+    text, line = said(lambda c: 0.41 if c["method"] == "sup-100" else 0.40, seeds=(0,))
+    assert (
+        "0 are clearly better" not in text
+        and "none is clearly better than From-Scratch and none is clearly worse; 3 cannot be told apart" in text
+    )
+    assert "no gain from pre-training can be shown" in line
+
+
+def test_from_scratch_best():
+    text, line = said(lambda c: 0.8 if c["method"] == "from-scratch" else 0.5, seeds=(0,))
+    assert text.startswith("<b>From-Scratch</b> has the highest") and "30.0 points below From-Scratch" in text
+    assert "pre-training costs accuracy" in line
+
+
+def test_incomplete_methods_are_not_ranked_and_compared_over_common_tasks():
+    def skip(cell):
+        return cell["method"] == "sup-100" and "dtd" in cell["task"]
+
+    text, _ = said(noisy, skip)
+    assert text.startswith("<b>Rotation</b> has the highest")
+    assert (
+        "Not ranked, for lack of finished tasks: Sup-100% (3 of 4 tasks; over the 3 in common 15.0 points above Rotation)"
+        in text
+    )
+
+
+def test_without_from_scratch_no_gain_is_claimed():
+    text, line = said(noisy, methods=METHODS[1:])
+    assert "cannot say whether pre-training pays" in text and line is None
+    text, line = said(noisy, lambda c: c["method"] == "from-scratch")
+    assert "From-Scratch has no finished cell" in text and line is None
+
+
+def test_nothing_and_little_finished():
+    assert said(noisy, lambda c: True)[0] == "No cell has been finished yet, so nothing can be said."
+    text, _ = said(noisy, lambda c: "dtd" not in c["task"])
+    assert "Over the 1 of 4 tasks that all 4 methods with results share" in text and "This can change" in text
+    tasks = {"from-scratch": "dtd", "rotation": "svhn", "vae": "dmlab", "sup-100": "eurosat"}
+    text, line = said(noisy, lambda c: tasks[c["method"]] not in c["task"], study="apart")
+    assert "no comparison yet" in text or "Over the 1" in text
+    assert line is None
+
+
+def test_names_are_escaped():
+    text, line = said(noisy, methods=[*METHODS[:3], METHODS[3] | {"display": "<img src=x onerror=alert(1)>"}])
+    assert "<img" not in text and "<img" not in line and "&lt;img" in text
+
+
+def test_points():
+    assert [points(v) for v in (0.1234, -0.1234, 0.0001, -0.0001)] == ["+12.3", "−12.3", "0.0", "0.0"]

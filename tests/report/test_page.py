@@ -1,0 +1,208 @@
+"""The page and its figures, made once for a study with gaps, and the step around them."""
+
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import altair as alt
+import pytest
+from report_fakes import METHODS, TASKS, page_spec, write_score, write_scores
+
+from vtabflow.errors import UserError
+from vtabflow.files import read_json
+from vtabflow.report import figures, page, scores, step
+from vtabflow.report.stats import Results
+
+EVIL = "</script><script>alert('x')</script><img src=x onerror=\"alert(1)\">"
+
+
+def accuracy(cell):
+    return (
+        None
+        if (cell["method"], cell["task"]) == ("vae", "dmlab-standin")
+        else {"from-scratch": 0.4, "sup-100": 0.7}.get(cell["method"], 0.55)
+    )
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects elements, addresses, script texts and visible text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.scripts, self.seen, self.attributes = [], [], [], [], set()
+        self.inside = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.inside = tag if tag in ("script", "style") else None
+        self.attributes |= {name for name, _ in attrs}
+        self.addresses += [
+            value for name, value in attrs if name in ("src", "href", "srcset", "action", "poster", "data")
+        ]
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+    def handle_data(self, data):
+        (self.scripts if self.inside == "script" else self.seen).append(data)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(spec, folder of the project) of a study with a failed task, a missing method, and a display name that attacks the page."""
+    root = tmp_path_factory.mktemp("study")
+    methods = [*METHODS[:3], METHODS[3] | {"display": EVIL}]
+    spec = page_spec(methods=methods, seeds=(0,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        write_scores(spec, accuracy, skip=lambda c: c["method"] == "rotation" and c["budget"] == "full")
+        step.run(spec)
+        step.publish(spec)
+    return spec, root
+
+
+def text_of(made):
+    spec, root = made
+    return (root / spec["folder"] / "index.html").read_text()
+
+
+def test_page_loads_nothing(made):
+    text = text_of(made)
+    reader = Reader(text)
+    assert all(
+        a.startswith(("data:image/svg+xml;base64,", "figures/", "../", "#")) or a.endswith((".csv", ".json"))
+        for a in reader.addresses
+    )
+    assert not {"link", "iframe", "object", "embed", "base"} & set(reader.tags)
+    style = "".join(re.findall(r"<style>(.*?)</style>", text, re.S))
+    assert "url(" not in style and "@import" not in style
+
+
+def test_evil_name_stays_text(made):
+    reader = Reader(text_of(made))
+    assert reader.tags.count("script") == 3 and reader.tags.count("img") == 4 and "onerror" not in reader.attributes
+    assert any("alert('x')" in data for data in reader.seen)
+    (data,) = [script for script in reader.scripts if script.lstrip().startswith("[{")]
+    assert "<" not in data and EVIL in json.dumps(json.loads(data), ensure_ascii=False).replace('\\"', '"')
+    spec, root = made
+    for path in (root / spec["folder"] / "figures").glob("*.svg"):
+        assert "<script" not in path.read_text() and "<img" not in path.read_text()
+
+
+def test_gaps_are_shown_and_counted(made):
+    spec, root = made
+    seen = " ".join(Reader(text_of(made)).seen)
+    assert "2 of 32 cells failed" in re.sub(r"\s+", " ", seen) and "the loss was not finite in every trial" in seen
+    assert "4 missing: no score yet" in seen and "3 of 4 tasks" in seen and "procedural stand-ins, not VTAB" in seen
+    svg = (root / spec["folder"] / "figures/tasks-full.svg").read_text()
+    assert svg.count(">failed<") == 1 and svg.count(">missing<") == 4
+    assert "3 of 4 tasks" in (root / spec["folder"] / "figures/mean-accuracy.svg").read_text()
+    assert "no finished task" in (root / spec["folder"] / "figures/mean-accuracy.svg").read_text()
+
+
+def test_percent_in_figures_fractions_in_files(made):
+    spec, root = made
+    svg = (root / spec["folder"] / "figures/mean-accuracy.svg").read_text()
+    assert ">70.0<" in svg and ">40.0<" in svg and "mean test accuracy (%)" in svg
+    for name in ("mean-accuracy", "groups-and-families", "tasks-1k", "tasks-full"):
+        assert "procedural stand-ins, not VTAB" in (root / spec["folder"] / f"figures/{name}.svg").read_text()
+    rows = (root / spec["folder"] / "summary.csv").read_text().splitlines()
+    assert any(row.startswith("from-scratch,") and ",all,0.4," in row for row in rows)
+    assert "from-scratch,1k,all,40.0" in (root / spec["folder"] / "plots.csv").read_text().splitlines()
+
+
+def test_pngs_are_double(made):
+    spec, root = made
+    for path in (root / spec["folder"] / "figures").glob("*.png"):
+        head = path.read_bytes()[:24]
+        width = float(re.search(r'<svg[^>]* width="([\d.]+)"', path.with_suffix(".svg").read_text()).group(1))
+        assert head[:8] == b"\x89PNG\r\n\x1a\n" and abs(int.from_bytes(head[16:20], "big") - 2 * width) <= 2
+        assert width <= 1200
+
+
+def test_every_link_to_a_score_leads_there(made):
+    spec, root = made
+    for folder in (root / spec["folder"], root / "results/reports/demo"):
+        links = [a for a in Reader((folder / "index.html").read_text()).addresses if a.endswith("score.json")]
+        assert len(links) == 28 and all((folder / link).resolve().exists() for link in links)
+        others = [
+            a
+            for a in Reader((folder / "index.html").read_text()).addresses
+            if a.startswith("figures/") or a.endswith(".csv")
+        ]
+        assert len(others) == 10 and all((folder / link).exists() for link in others)
+    cards = [a for a in Reader(text_of(made)).addresses if a.endswith("card.json")]
+    assert (root / spec["folder"] / cards[0]).resolve() == root / spec["cells"][0]["encoder"] / "card.json"
+
+
+def test_figures_are_valid_vegalite(made, monkeypatch):
+    spec, root = made
+    monkeypatch.chdir(root)
+    for theme in ("light", "dark"):
+        for figure in figures.figures(spec, Results(spec, scores.read_cells(spec)), theme):
+            alt.Chart.from_dict(figure.vegalite, validate=True)
+
+
+def test_same_inputs_same_bytes(made, monkeypatch, tmp_path):
+    spec, root = made
+    monkeypatch.chdir(root)
+    before = {p: p.read_bytes() for p in sorted((root / spec["folder"]).rglob("*")) if p.is_file()}
+    (root / spec["folder"] / "card.json").unlink()
+    step.run(spec)
+    assert {p: p.read_bytes() for p in sorted((root / spec["folder"]).rglob("*")) if p.is_file()} == before
+
+
+def test_partial_then_complete(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = page_spec(methods=METHODS[:2], tasks=TASKS[:2], budgets=("1k",), seeds=(0,))
+    folder, receipt = Path(spec["folder"]), Path(spec["receipt"])
+    with pytest.raises(UserError, match="no page"):
+        step.publish(spec)
+    step.run(spec)  # nothing at all has run
+    assert read_json(folder / "card.json")["complete"] is False and not receipt.exists()
+    step.publish(spec)
+    write_scores(spec, accuracy, skip=lambda c: c["key"] == spec["cells"][0]["key"])
+    step.run(spec)
+    card = read_json(folder / "card.json")
+    assert card["cells"] == {"ok": 3, "failed": 0, "missing": 1} and not card["complete"] and not receipt.exists()
+    write_score(spec, spec["cells"][0], None, "no memory")
+    step.run(spec)
+    card = read_json(folder / "card.json")
+    assert card["complete"] and card["cells"]["failed"] == 1 and card["spec"] == spec
+    assert read_json(receipt) == {"key": spec["key"], "folder": spec["folder"], "made": True}
+    stamp = (folder / "index.html").stat().st_mtime_ns
+    step.run(spec)
+    assert (folder / "index.html").stat().st_mtime_ns == stamp and read_json(receipt)["made"] is False
+    write_score(spec, spec["cells"][0], 0.4)  # the failed cell was run again
+    step.run(spec)
+    assert read_json(folder / "card.json")["cells"] == {"ok": 4, "failed": 0, "missing": 0}
+    assert "None: all 4 cells have finished" in (folder / "index.html").read_text()
+    Path("results/reports/demo/figures/tasks-full.png").write_bytes(b"an old one")
+    step.publish(spec)
+    assert not Path("results/reports/demo/figures/tasks-full.png").exists()
+    assert read_json("results/metrics/demo.json") == read_json(folder / "summary.json")
+    current = Path("results/reports/demo")
+    assert {p.name for p in current.iterdir() if p.is_file()} == {
+        "index.html", "scores.csv", "summary.csv", "plots.csv", "summary.json", f"{spec['key']}.json"
+    }  # fmt: skip
+
+
+def test_script_json_cannot_end_the_script():
+    value = {"a": "</ScRiPt><!--<script>&\u2028"}
+    text = page.script_json([value])
+    assert not set("<>&\u2028") & set(text) and json.loads(text) == [value]
+    assert "</script" not in page.library().lower() and "<!--" not in page.library()
+
+
+def test_own_tasks_are_not_called_standins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = {"id": "birds", "display": "Birds", "group": "own", "source": "folder", "dataset": "birds", "classes": 3}
+    spec = page_spec(tasks=[own], seeds=(0,), title="My birds", theme="dark") | {"upstream": None}
+    write_scores(spec, accuracy)
+    step.run(spec)
+    text = (Path(spec["folder"]) / "index.html").read_text()
+    assert "stand-ins, not VTAB" not in text and "My birds" in text and 'data-theme="dark"' in text
+    mixed = page_spec(tasks=[own, TASKS[0]])
+    assert figures.standins(mixed) == "1 of 2 tasks are procedural stand-ins, not VTAB"

@@ -1,0 +1,168 @@
+"""What bad input gets: one sentence, exit code 2, no traceback, nothing half-written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vtabflow.files import read_json
+
+
+def vtabflow(project, *arguments: str) -> subprocess.CompletedProcess:
+    return project.run("vtabflow", *arguments, check=False)
+
+
+def sentence(done: subprocess.CompletedProcess, code: int = 2) -> str:
+    assert done.returncode == code, done.stderr[-2000:]
+    assert "Traceback" not in done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def images(folder: Path, **classes: int) -> None:
+    rng = np.random.default_rng(0)
+    for name, count in classes.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(folder / name / f"{i}.png")
+
+
+def own_task(micro, **folder: object) -> None:
+    micro.params(tasks=["own-task"], prepare__folders={"own-task": {"path": "own", **folder}})
+
+
+def test_a_typo(micro):
+    micro.params(finetune__learnin_rates=[0.1])
+    for command in (["vtabflow", "check"], ["snakemake", "--cores", "1"], ["snakemake", "-n"]):
+        message = sentence(micro.run(*command, check=False))
+        assert "params.yaml" in message and "did you mean learning_rates?" in message
+    assert not (micro.folder / "results").exists() and not (micro.folder / "data").exists()
+
+
+def test_make_report_with_a_typo_and_without_a_study(micro):
+    venv = str(Path(sys.executable).parents[1])
+    micro.params(methods=["sup-10O"])
+    message = sentence(micro.run("make", "report", f"VENV={venv}", "-o", f"{venv}/.made", check=False))
+    assert "no method sup-10O (did you mean sup-100?)" in message
+    message = sentence(micro.run("make", "report", "STUDY=nothing", f"VENV={venv}", "-o", f"{venv}/.made", check=False))
+    assert "there is no study file studies/nothing.yaml" in message
+
+
+def test_a_task_without_images(micro):
+    own_task(micro)
+    assert "own" in sentence(vtabflow(micro, "check"))
+    (micro.folder / "own").mkdir()
+    assert "own" in sentence(vtabflow(micro, "check"))
+    (micro.folder / "own/cats").mkdir()
+    (micro.folder / "own/cats/readme.txt").write_text("no image")
+    done = micro.run("snakemake", "--cores", "2", check=False)
+    assert done.returncode and not micro.results()["stores"]
+
+
+def test_a_class_with_too_few_images(micro):
+    images(micro.folder / "own", cats=30, dogs=30, emus=2)
+    own_task(micro)
+    done = micro.run("snakemake", "prepared", "--cores", "2", check=False)
+    assert done.returncode and "emus" in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr
+    assert not any("own-task" in store for store in micro.results()["stores"])
+    assert not [path for path in micro.folder.glob("data/stores/own-task/*")]
+
+
+def test_a_store_that_was_changed_is_refused_by_name(finished):
+    store = next(finished.folder.glob("data/stores/svhn-standin/*/train.npy"))
+    data = bytearray(store.read_bytes())
+    data[-7] ^= 1
+    os.chmod(store, 0o644)
+    store.write_bytes(data)
+    before = finished.results()["scores"]
+    finished.params(finetune__learning_rates=[0.02])
+    done = finished.run("snakemake", "--cores", "2", check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode and str(store.relative_to(finished.folder)) in said and "Traceback" not in said
+    new = finished.results()["scores"] - before
+    assert new and all("clevr" in path for path in new), "the other task goes on"
+
+
+def test_weights_of_another_network_are_refused(finished):
+    encoder = next(finished.folder.glob("results/encoders/sup-100/*/encoder.safetensors"))
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(encoder)
+    name = next(iter(weights))
+    weights["other." + name] = weights.pop(name)
+    save_file(weights, encoder)
+    finished.params(finetune__learning_rates=[0.02])
+    done = finished.run("snakemake", "--cores", "2", check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode and encoder.name in said and "resnet-small" in said and "Traceback" not in said
+
+
+def test_a_loss_that_is_no_number(micro):
+    """A learning rate beyond reason: its trial is recorded as failed; if all are, the cell is, and the study goes on to its page."""
+    micro.params(finetune__learning_rates=[0.01, 1e6])
+    micro.snakemake()
+    for path in micro.results()["scores"]:
+        score = read_json(micro.folder / path / "score.json")
+        assert score["status"] == "ok" and score["selected"]["learning_rate"] == 0.01
+    micro.params(finetune__learning_rates=[1e6])
+    micro.snakemake()
+    states = [read_json(micro.folder / path / "score.json")["status"] for path in micro.results()["scores"]]
+    assert states.count("failed") >= 1
+    page = (micro.folder / "results/reports/micro/index.html").read_text()
+    assert "failed" in page
+    assert "failed" in vtabflow(micro, "status").stdout
+
+
+def test_specs_that_are_none(micro, tmp_path):
+    assert "there is no spec" in sentence(vtabflow(micro, "finetune", "--spec", "absent.json"))
+    (tmp_path / "a.json").write_text("{")
+    assert "not JSON" in sentence(vtabflow(micro, "finetune", "--spec", str(tmp_path / "a.json")))
+    (tmp_path / "a.json").write_text('{"step": "prepare"}')
+    assert "not a spec for finetune" in sentence(vtabflow(micro, "finetune", "--spec", str(tmp_path / "a.json")))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs to become another user")
+def test_no_permission(micro):
+    """As a user who may read the project and may not write its data folder."""
+    assert vtabflow(micro, "check").returncode == 0
+    spec = next(micro.folder.glob("results/specs/prepare/*.json"))
+    (micro.folder / "data").mkdir()
+    # The user nobody must be able to walk to the clone.
+    for folder in [micro.folder, *micro.folder.parents]:
+        if folder.stat().st_mode & 0o005 != 0o005:
+            os.chmod(folder, folder.stat().st_mode | 0o005)
+    code = (
+        "import os, sys; os.setgid(65534); os.setuid(65534); from vtabflow.cli import main; "
+        f"sys.exit(main(['prepare', '--spec', {str(spec)!r}]))"
+    )
+    done = micro.run(sys.executable, "-c", code, check=False)
+    message = sentence(done, code=1)
+    assert "data" in message and "ermission" in message and os.listdir(micro.folder / "data") == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs to mount a small disk")
+def test_a_full_disk(micro):
+    """A disk of 200 kB: the store does not fit; one sentence, nothing half-written, and after the cure the run goes on."""
+    assert vtabflow(micro, "check").returncode == 0
+    spec = next(
+        path
+        for path in micro.folder.glob("results/specs/prepare/*.json")
+        if read_json(path)["dataset"] == "svhn-standin"
+    )
+    data = micro.folder / "data"
+    data.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(data)], capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a tmpfs")
+    try:
+        message = sentence(vtabflow(micro, "prepare", "--spec", str(spec)), code=1)
+        assert "No space left" in message
+        assert not [path for path in data.rglob("*") if path.is_file()]
+        subprocess.run(["mount", "-o", "remount,size=50m", str(data)], check=True)
+        assert vtabflow(micro, "prepare", "--spec", str(spec)).returncode == 0
+    finally:
+        subprocess.run(["umount", str(data)], check=True)

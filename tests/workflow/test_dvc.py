@@ -1,0 +1,77 @@
+"""DVC over it: versions and transport. One long story, since every command of DVC costs seconds."""
+
+import json
+import shutil
+
+import pytest
+
+from .conftest import ROOT, Project, planned
+
+
+@pytest.fixture
+def versioned(finished, tmp_path) -> Project:
+    """The finished clone under git and DVC, with a remote in a folder."""
+    shutil.copytree(
+        ROOT / ".dvc", finished.folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local")
+    )
+    (finished.folder / ".gitignore").open("a").write(".home/\n")
+    finished.run("git", "init", "-q", "-b", "main")
+    finished.run("dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "remote"))
+    finished.run("git", "add", "-A")
+    finished.run("git", "commit", "-qm", "study")
+    return finished
+
+
+def ran(output: str) -> list[str]:
+    return [stage for stage in ("prepare", "pretrain", "finetune", "report") if f"Running stage '{stage}'" in output]
+
+
+def test_versions_travel_and_nothing_runs_twice(versioned, tmp_path):
+    first = versioned
+    assert ran(first.run("dvc", "repro").stdout) == ["prepare", "pretrain", "finetune", "report"]
+    assert ran(first.run("dvc", "repro").stdout) == []
+    metrics = json.loads(first.run("dvc", "metrics", "show", "--json").stdout)
+    shown = metrics[""]["data"]["results/metrics/micro.json"]["data"]
+    assert shown == json.loads((first.folder / "results/metrics/micro.json").read_text())
+    assert isinstance(shown["budgets"]["1k"]["sup-100"]["all"], float)
+    plots = first.run("dvc", "plots", "show", "-o", "plots").stdout.strip()
+    assert plots.endswith(".html") and "Sup-100%" in (first.folder / "plots/index.html").read_text()
+    shutil.rmtree(first.folder / "plots")
+    first.run("git", "add", "-A")
+    first.run("git", "commit", "-qm", "results")
+    first.run("dvc", "push", "-q")
+
+    # A second clone after a pull has nothing to do, neither for DVC nor for Snakemake.
+    run = first.run("git", "clone", "-q", str(first.folder), str(tmp_path / "second"))
+    assert run.returncode == 0
+    second = Project(tmp_path / "second")
+    second.run("dvc", "pull", "-q")
+    assert ran(second.run("dvc", "repro").stdout) == []
+    assert planned(second.run("snakemake", "--cores", "all", "--resources", "gpu=4").stderr) == {}
+    assert (second.folder / "results/reports/micro/index.html").exists()
+    assert not (second.folder / "data/stores").exists(), "stores are made where a job needs them, not copied"
+
+    # An experiment there: a setting of the report runs the report, a learning rate makes the missing stores, each once.
+    assert ran(second.run("dvc", "exp", "run", "-S", "report.theme=dark").stdout) == ["report"]
+    assert "report.theme" in second.run("dvc", "exp", "show", "--md", "--no-pager").stdout
+    manifests = {path: path.read_bytes() for path in second.folder.glob("data/manifests/*/*.json")}
+    before = second.results()
+    done = second.run("dvc", "exp", "run", "-S", "finetune.learning_rates=[0.2]")
+    assert ran(done.stdout) == ["finetune", "report"]
+    after = second.results()
+    assert after["encoders"] == before["encoders"] and len(after["scores"] - before["scores"]) == 4
+    assert len(after["stores"]) == 2, "the tasks' stores; the upstream's is needed by nobody"
+    assert {path: path.read_bytes() for path in second.folder.glob("data/manifests/*/*.json")} == manifests
+    assert "up to date" in second.run("dvc", "status").stdout
+
+
+def test_every_parameter_of_the_study_is_a_parameter_of_a_stage(root):
+    """A key of the schema that no stage lists could be changed without DVC noticing."""
+    import yaml
+
+    from vtabflow.study import Study
+
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    listed = {key for stage in stages.values() for key in stage["params"]}
+    assert listed == set(Study.model_fields) - {"run"}
+    assert list(stages) == ["prepare", "pretrain", "finetune", "report"]

@@ -1,0 +1,162 @@
+"""Real Snakemake runs of a small study: what runs again after each kind of change, and what survives."""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from vtabflow.files import read_json
+
+from .conftest import MICRO, copy_project
+
+
+def test_a_study_ends_with_its_page_and_then_there_is_nothing_to_do(finished):
+    page = finished.folder / "results/reports/micro/index.html"
+    assert page.exists() and (finished.folder / "results/metrics/micro.json").exists()
+    assert len(finished.results()["scores"]) == 4
+    assert finished.snakemake() == {}
+
+
+def test_file_times_and_lost_records_change_nothing(finished):
+    for path in finished.folder.rglob("*"):
+        if path.is_file() and "results" in path.parts or "data" in path.parts:
+            stamp = random.randint(10**9, 17 * 10**8)
+            os.utime(path, (stamp, stamp))
+    assert finished.snakemake() == {}
+    shutil.rmtree(finished.folder / ".snakemake")
+    assert finished.snakemake() == {}
+
+
+def test_learning_rates_run_all_cells_and_no_encoder_and_back_costs_nothing(finished):
+    before = finished.results()
+    finished.params(finetune__learning_rates=[0.05])
+    assert finished.snakemake() == {"finetune": 2, "report": 1, "publish": 1}
+    after = finished.results()
+    assert after["encoders"] == before["encoders"] and after["stores"] == before["stores"]
+    assert len(after["scores"] - before["scores"]) == 4
+    finished.params(finetune__learning_rates=MICRO["finetune"]["learning_rates"])
+    assert finished.snakemake() == {"publish": 1}
+
+
+def test_a_setting_of_the_report_makes_the_page_alone(finished):
+    before = finished.results()
+    finished.params(report__theme="dark")
+    assert finished.snakemake() == {"report": 1, "publish": 1}
+    assert finished.results() == before
+
+
+def test_a_method_setting_runs_its_encoder_and_its_cells(finished):
+    before = finished.results()
+    finished.params(pretrain__per_method={"sup-100": {"learning_rate": 0.03}})
+    jobs = finished.snakemake()
+    assert jobs["pretrain"] == 1 and "prepare" not in jobs
+    new = {step: found - before[step] for step, found in finished.results().items()}
+    assert len(new["encoders"]) == 1 and len(new["scores"]) == 2 and all("sup-100" in path for path in new["scores"])
+
+
+def test_a_task_added_makes_its_store_and_its_column(finished):
+    before = finished.results()
+    finished.params(tasks=["dsprites-location-standin", *MICRO["tasks"]])
+    jobs = finished.snakemake()
+    assert jobs["prepare"] == 1 and "pretrain" not in jobs
+    new = {step: found - before[step] for step, found in finished.results().items()}
+    assert len(new["stores"]) == 1 and len(new["scores"]) == 2 and all("dsprites" in path for path in new["scores"])
+
+
+def test_pack_size_rules_and_comments_change_nothing(finished):
+    finished.params(run__cells_per_job=1)
+    assert finished.snakemake() == {}
+    rule = finished.folder / "workflow/rules/finetune.smk"
+    rule.write_text(rule.read_text().replace("vtabflow finetune", "nice vtabflow finetune"))
+    code = finished.folder / "src/vtabflow/finetune/loop.py"
+    code.write_text("# a comment\n" + code.read_text())
+    assert finished.snakemake() == {}
+
+
+def test_lost_receipts_are_written_again_without_work(finished):
+    stamps = {path: (finished.folder / path / "score.json").stat().st_mtime_ns for path in finished.results()["scores"]}
+    shutil.rmtree(finished.folder / "results/packs")
+    assert finished.snakemake() == {}
+    for receipt in finished.folder.glob("results/encoders/*/*.json"):
+        receipt.unlink()
+    finished.snakemake("pretrained")
+    finished.snakemake()
+    assert stamps == {path: (finished.folder / path / "score.json").stat().st_mtime_ns for path in stamps}
+
+
+def test_a_lost_result_is_made_again(finished):
+    lost = sorted(finished.results()["scores"])[0]
+    before = read_json(finished.folder / lost / "score.json")["accuracy"]
+    shutil.rmtree(finished.folder / lost)
+    page = finished.folder / "results/reports/micro/index.html"
+    page.unlink()
+    jobs = finished.snakemake()
+    assert jobs["finetune"] == 1 and jobs["publish"] == 1 and "pretrain" not in jobs
+    assert read_json(finished.folder / lost / "score.json")["accuracy"] == before and page.exists()
+
+
+def test_a_forced_run_loses_and_computes_nothing(finished):
+    before = finished.accuracies()
+    finished.snakemake("-F")
+    assert finished.accuracies() == before
+
+
+def test_an_edit_in_mid_run_changes_nothing_of_that_run(micro):
+    """params.yaml is edited while jobs run: the run ends as it began, and Snakemake knows that the new settings are not made."""
+    running = micro.start("snakemake", "--cores", "1")
+    while not list(micro.folder.glob("data/stores/*/*/manifest.json")):
+        assert running.poll() is None
+        time.sleep(0.1)
+    micro.params(finetune__learning_rates=[0.3], finetune__steps=[5])
+    assert running.wait(timeout=300) == 0
+    rates = {
+        t["learning_rate"]
+        for path in micro.results()["scores"]
+        for t in read_json(micro.folder / path / "score.json")["trials"]
+    }
+    assert rates == {0.1, 0.01}
+    assert micro.snakemake("-n")["finetune"] == 2
+
+
+def test_ctrl_c_ends_the_children_too(micro):
+    running = micro.start("snakemake", "--cores", "2")
+    while not list(micro.folder.glob("results/logs/pretrain/*/*.log")) and running.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(running.pid, signal.SIGINT)  # what a terminal does
+    running.wait(timeout=60)
+    deadline = time.monotonic() + 10
+    while (
+        left := micro.run("pgrep", "-g", str(running.pid), check=False).stdout.split()
+    ) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+    assert micro.snakemake("--unlock", check=False) is not None or True
+    micro.snakemake()
+    assert len(micro.accuracies()) == 4
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_change_no_score(tmp_path, _finished):
+    """The whole run is killed again and again; what is there in the end is what an undisturbed run makes."""
+    study = {**MICRO, "pretrain": {"steps": 40, "batch": 32}, "finetune": {**MICRO["finetune"], "steps": [30]}}
+    quiet = copy_project(tmp_path / "quiet", study)
+    quiet.snakemake()
+    killed = copy_project(tmp_path / "killed", study)
+    killed.env["VTABFLOW_CHECKPOINT_STEPS"] = "5"
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(30):
+        running = killed.start("snakemake", "--cores", "2", "--nolock")
+        try:
+            running.wait(timeout=rng.uniform(6, 16))
+            break
+        except Exception:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            kills += 1
+    killed.snakemake("--nolock")
+    assert kills >= 2 and killed.accuracies() == quiet.accuracies()
