@@ -172,7 +172,8 @@ def arranged(tasks: list[str], cell: int, columns: int) -> Image.Image:
 def samples(module: str, task: str, classes: int, size: int) -> list[Image.Image]:
     """The first example of each class in the train part, in the order of the classes (grey where 5,000 show none)."""
     draw = importlib.import_module(f"vtabflow.prepare.procedural.{module}").draw
-    dataset, found = dataset_of(module, standins()), {}
+    dataset = dataset_of(module, standins())
+    found: dict[int, np.ndarray] = {}
     for index in range(5000):
         image, labels = example(draw, dataset, "train", index, size)
         found.setdefault(labels[task], image)
@@ -189,7 +190,7 @@ def main() -> None:
     first = commands.add_parser("table", help="how hard each task is, as a Markdown table")
     first.add_argument("--train", type=int, default=5000, help="training images")
     first.add_argument("--size", type=int, default=32, help="pixels")
-    first.add_argument("--steps", type=int, default=500, help="training steps of 128 images")
+    first.add_argument("--steps", type=int, default=400, help="training steps of 128 images")
     second = commands.add_parser("sheet", help="a picture with one sample of every class")
     second.add_argument("file", type=Path)
     for command in (first, second):

@@ -111,8 +111,8 @@ def _literals(path: Path, name: str) -> dict[str, Any] | None:
     values: dict[str, Any] = {}
     descends = name == "Method" and path.name == "base.py"
     for base in reversed([b.id for b in node.bases if isinstance(b, ast.Name)]):
-        place = path if base in _classes(path) else _imported_from(path, base)
-        inherited = _literals(place, base) if place else None
+        place = (path, base) if base in _classes(path) else _imported_from(path, base)
+        inherited = _literals(*place) if place else None
         if inherited is not None:
             values |= inherited
             descends = True
@@ -135,14 +135,14 @@ def _literals(path: Path, name: str) -> dict[str, Any] | None:
     return values
 
 
-def _imported_from(path: Path, name: str) -> Path | None:
-    """The file of the methods folder that `path` imports `name` from."""
+def _imported_from(path: Path, name: str) -> tuple[Path, str] | None:
+    """The file of the methods folder that `path` imports `name` from, and the class's name there."""
     for node in _tree(path).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vtabflow.methods."):
             for alias in node.names:
                 place = path.parent / f"{(node.module or '').rsplit('.', 1)[1]}.py"
                 if (alias.asname or alias.name) == name and place.exists() and alias.name in _classes(place):
-                    return place
+                    return place, alias.name
     return None
 
 

@@ -109,9 +109,10 @@ class _Planner:
         how = {"source": "folder", "role": role, "invalid": folder.invalid, "split": split}
         images, labels = {**how, "images": found["images"]}, {**how, "labels": found["labels"]}
         code = self.lock.identity("prepare/folder")
-        return self._store(
-            dataset, "folder", settings, [dataset], {dataset: found["classes"]}, rows, images, labels, code
-        )
+        classes = {dataset: found["classes"]}
+        store = self._store(dataset, "folder", settings, [dataset], classes, rows, images, labels, code)
+        # For the job, not for the key: a folder that has changed since it was planned is refused.
+        return {**store, "fingerprint": {"images": found["images"], "labels": found["labels"]}}
 
     def _store(
         self,
@@ -321,7 +322,10 @@ def is_complete(spec: Spec, root: Path | str = ".") -> bool:
     last = {"prepare": "manifest.json", "pretrain": "card.json", "report": "card.json"}.get(
         spec.get("step", ""), "score.json"
     )
-    return (Path(root) / spec["folder"] / last).exists()
+    path = Path(root) / spec["folder"] / last
+    if spec.get("step") == "report":  # the page of an unfinished study has a card too, which says so
+        return path.exists() and bool(read_json(path)["complete"])
+    return path.exists()
 
 
 def forget_lost(made: Plan, root: Path | str = ".") -> None:

@@ -104,7 +104,8 @@ def test_momentum_equals_torch_sgd(decay):
 def test_first_loss_is_the_logarithm_of_the_classes(classes):
     trunk = build("resnet-small", 0)
     learner = Learner(trunk, trunk, dict(trunk.state_dict()), 64, classes, settings(), CPU)
-    loss = learner.step(torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 1, 0]), learner.begin(), 0.1)
+    learner.begin()
+    loss = learner.step(torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 1, 0]), 0.1)
     assert float(loss) == pytest.approx(math.log(classes), rel=2e-7)
 
 
@@ -141,6 +142,23 @@ def test_every_training_starts_from_the_encoder(monkeypatch):
     assert all(torch.equal(results[0][1][key], results[2][1][key]) for key in start)
     moved = [key for key in start if not torch.equal(results[0][1][key], start[key])]
     assert sorted(moved) == sorted(start), "the whole network is trained, moving averages included"
+
+
+def test_predictions_use_the_moving_averages():
+    """Each image alone, in a batch, after training: the same class, that of the network in eval mode."""
+    trunk = build("resnet-small", 1)
+    learner = Learner(trunk, trunk, {k: v.clone() for k, v in trunk.state_dict().items()}, 64, 3, settings(), CPU)
+    rng = np.random.default_rng(3)
+    images = (rng.integers(0, 256, (30, 1, 1, 3)) + np.zeros((30, 16, 16, 3))).astype(np.uint8)
+    view = view_of(16, "legacy", {"low": 0.0, "high": 1.0}, CPU)
+    examples = Examples(Pictures([images], CPU), torch.from_numpy(images[:, 0, 0, 0].astype(np.int64)) // 86, view)
+    learner.fit(examples, learner.schedule(0.05, 30), 0)
+    predicted = learner.predict(examples)
+    with torch.no_grad():
+        logits = learner.head(trunk.eval()(view(torch.from_numpy(images))))
+        batch = learner.head(trunk.train()(view(torch.from_numpy(images))))
+    assert torch.equal(predicted, logits.argmax(1).int()) and len(predicted.unique()) > 1
+    assert not torch.equal(predicted, batch.argmax(1).int()), "else this test says nothing"
 
 
 def test_a_rate_that_is_too_high_is_found():

@@ -15,14 +15,14 @@ def test_highest_accuracy_then_fewer_steps_then_lower_rate():
     rows = [
         trial(0.1, 100, 0.5),
         trial(0.01, 100, 0.5),
-        trial(0.01, 50, 0.5),
+        trial(0.3, 50, 0.5),
         trial(0.1, 50, 0.5),
         trial(0.1, 10, 0.4),
         trial(1.0, 5, None, "failed"),
     ]
     for order in itertools.permutations(rows):
         chosen = select(list(order))
-        assert (chosen.learning_rate, chosen.steps) == (0.01, 50)
+        assert (chosen.learning_rate, chosen.steps) == (0.1, 50)
     assert select([*rows, trial(9.0, 999, 0.50001)]).steps == 999
     assert select(rows[-1:]) is None and select([]) is None
     assert select([trial(0.1, 5, 0.0)]).val_accuracy == 0.0, "an accuracy of zero is an accuracy"

@@ -65,7 +65,8 @@ def test_unknown_method_is_refused_with_the_nearest():
         catalogue.info("rotaton")
 
 
-BASE = "class Method:\n    id = ''\n    display = ''\n    family = ''\n    streams = {}\n    defaults = {}\n    settings = {}\n"
+BASE = "class Method:\n    id = ''\n    display = ''\n    family = ''\n    streams = {}\n    defaults = {}\n"
+BASE += "    settings = {}\n"
 BASE += "    networks = {}\n    turns = ('main',)\n    smallest_batch = 2\n    reference = ''\n"
 ONE = "from vtabflow.methods.base import Method\n\n\nclass One(Method):\n    id = 'one'\n    display = 'One'\n"
 ONE += "    family = 'supervised'\n    streams = {'a': 'labels'}\n    settings = {'x': 1}\n"
@@ -79,7 +80,8 @@ def folder(path, **files):
 
 def test_inheritance_within_a_file_and_between_files(tmp_path):
     two = "\n\nclass Two(One):\n    id = 'two'\n    streams: dict = {'a': 'subset'}\n"
-    three = "from vtabflow.methods.one import Two as Start\n\n\nclass Three(Start):\n    id = 'three'\n    settings = {'y': 2}\n"
+    three = "from vtabflow.methods.one import Two as Start\n\n\n"
+    three += "class Three(Start):\n    id = 'three'\n    settings = {'y': 2}\n"
     found = catalogue.methods(folder(tmp_path, one=ONE + two, three=three, other="class Helper:\n    id = 'no'\n"))
     assert sorted(found) == ["one", "three", "two"]
     assert (

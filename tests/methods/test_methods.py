@@ -69,7 +69,7 @@ def test_start_losses_are_those_of_chance(name, start):
 
 
 def test_semi_rotation_weighs_the_streams_as_s4l():
-    """w * 1/2 * [rotation of unlabelled + rotation of labelled], and the class of a labelled image in all four turns."""
+    """w * 1/2 * [rotation of unlabelled + rotation of labelled]; the class of a labelled image in all four turns."""
     method = make("semi-rotation-10", rotation_weight=3.0)
     torch.nn.init.normal_(method.turn.weight)
     torch.nn.init.normal_(method.classify.weight)

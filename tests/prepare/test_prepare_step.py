@@ -145,9 +145,10 @@ def test_a_store_that_is_there_costs_no_import_of_a_source(tmp_path):
 
 def test_a_killed_step_leaves_nothing_or_a_whole_store(tmp_path):
     path = lay(tmp_path / "in", given_splits(n=60))
-    code = "import sys, json; from vtabflow.prepare import step; print('ready', flush=True); step.run(json.load(sys.stdin))"
+    code = "import sys, json; from vtabflow.prepare.step import run; print(1, flush=True); run(json.load(sys.stdin))"
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    rng, found = random.Random(1), set()
+    rng = random.Random(1)
+    found: set[bool] = set()
     for turn in range(30):
         if turn >= 8 and len(found) == 2:
             break

@@ -62,13 +62,16 @@ def test_any_size(name, size):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_is_the_same_picture_at_every_size(name):
-    """Same class, and the small picture is near the large one averaged down (grain and fine edges differ)."""
+    """Same class, and the small picture is much like the large one averaged down (grain and fine edges differ)."""
     small, labels = examples(name, 30, 32)
     large, same = examples(name, 30, 64)
     np.testing.assert_array_equal(labels, same)
     averaged = large.reshape(30, 32, 2, 32, 2, 3).mean(axis=(2, 4))
-    other = np.abs(averaged - np.roll(small, 1, axis=0)).mean(axis=(1, 2, 3))
-    assert np.median(np.abs(averaged - small).mean(axis=(1, 2, 3))) < 0.5 * np.median(other)
+    likeness = [
+        np.corrcoef(one.mean(axis=2).ravel(), two.mean(axis=2).ravel())[0, 1]
+        for one, two in zip(averaged, small, strict=True)
+    ]
+    assert np.median(likeness) > 0.9
 
 
 @pytest.mark.parametrize("name", NAMES)

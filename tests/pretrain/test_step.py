@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import random
 import subprocess
@@ -69,8 +70,7 @@ def test_a_complete_result_is_not_made_again_and_torch_not_imported(make_spec, t
     Path(spec["scratch"]).mkdir(parents=True)
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     code = "import sys, json\nfrom vtabflow.pretrain.step import run\nrun(json.load(open(sys.argv[1])))\n"
-    code += "sys.exit('torch' in sys.modules and 'scratch' not in sys.argv)"
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "spec.json"), "scratch"]).returncode == 0
+    code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "spec.json")]).returncode == 0
     assert weights(spec) == before and read_json(spec["receipt"])["made"] is False
     assert not Path(spec["scratch"]).exists()
@@ -145,31 +145,45 @@ def test_divergence_before_any_checkpoint_leaves_the_first_weights(make_spec):
     assert all(torch.equal(have[k], want[k]) for k in want)
 
 
-RUN = "import json, sys, torch\ntorch.set_num_threads(1)\nfrom vtabflow.pretrain.step import run\nrun(json.load(open(sys.argv[1])))\n"
+def run_alone(spec, draws, ready):
+    """One process: a thread as in the tests, a checkpoint every 3 steps; says when it has drawn so many batches."""
+    torch.set_num_threads(1)
+    os.environ["VTABFLOW_CHECKPOINT_STEPS"] = "3"
+    draw, drawn = Upstream.draw, []
+
+    def told(self, t):
+        drawn.append(t)
+        if len(drawn) == draws:
+            ready.set()
+        return draw(self, t)
+
+    Upstream.draw = told
+    step.run(spec)
 
 
 @pytest.mark.parametrize("method", ["semi-rotation-10", "vae"])
-def test_killed_at_random_moments_it_ends_with_the_same_bits(make_spec, tmp_path, method):
-    """SIGKILL again and again: SGD with two streams, Adam with drawn codes. The card's losses are the same too."""
-    whole, torn = make_spec(method, "whole", steps=120), make_spec(method, "torn", steps=120)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(make_spec, method):
+    """SIGKILL again and again: SGD with two streams, Adam with drawn codes."""
+    whole, torn = make_spec(method, "whole", steps=40), make_spec(method, "torn", steps=40)
     step.run(whole)
-    path = tmp_path / "spec.json"
-    path.write_text(json.dumps(torn))
+    # One process imports torch (and dynamo, which the first optimiser needs) and the others are forked from it.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vtabflow.pretrain.loop", "safetensors.torch", "torch._dynamo"])
     rng, kills = random.Random(0), 0
-    environment = {**os.environ, "VTABFLOW_CHECKPOINT_STEPS": "7"}
-    for _ in range(40):
-        with subprocess.Popen(
-            [sys.executable, "-u", "-c", RUN, str(path)], env=environment, stdout=subprocess.PIPE
-        ) as job:
-            if kills < 4:
-                job.stdout.readline()  # training has begun
-                time.sleep(rng.uniform(0, 0.6))
-                job.kill()
-            job.stdout.read()
-        if job.returncode == 0:
+    for _ in range(20):
+        ready = context.Event()
+        job = context.Process(target=run_alone, args=(torn, rng.randint(1, 9) if kills < 5 else 0, ready))
+        job.start()
+        if kills < 5:
+            ready.wait(120)
+            time.sleep(rng.uniform(0, 0.02))
+            job.kill()
+        job.join()
+        if job.exitcode == 0:
             break
+        assert job.exitcode == -9
         kills += 1
-    assert (Path(torn["folder"]) / "card.json").exists() and kills >= 2
+    assert kills >= 2
     assert weights(torn) == weights(whole)
     first, second = card(whole), card(torn)
     assert second["resumed"] >= 1 and first["resumed"] == 0
@@ -178,7 +192,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(make_spec, tmp_path
 
 
 class Duel(Method):
-    """Two players with their own parameters: the critic moves twice a step, the generator once, and an average follows."""
+    """Two players: the critic moves twice a step, the generator once, and an average follows."""
 
     id = "duel"
     streams = {"images": "images"}

@@ -140,9 +140,8 @@ def test_every_link_to_a_score_leads_there(made):
 def test_figures_are_valid_vegalite(made, monkeypatch):
     spec, root = made
     monkeypatch.chdir(root)
-    for theme in ("light", "dark"):
-        for figure in figures.figures(spec, Results(spec, scores.read_cells(spec)), theme):
-            alt.Chart.from_dict(figure.vegalite, validate=True)
+    for figure in figures.figures(spec, Results(spec, scores.read_cells(spec)), "dark"):
+        alt.Chart.from_dict(figure.vegalite, validate=True)
 
 
 def test_same_inputs_same_bytes(made, monkeypatch, tmp_path):

@@ -47,21 +47,43 @@ def needs_of_pack(wildcards):
 
 def packs_of_page(wildcards):
     """Only packs with a missing cell: what exists is asked of nobody."""
-    key = spec_of("report", wildcards.key)["key"]
     return (
-        [pack["receipt"] for pack in PLAN.packs.values() if not keys.is_complete(pack)]
-        if key == PLAN.page["key"]
-        else []
+        missing_packs(wildcards) if PLAN and wildcards.key == PLAN.page["key"] else []
     )
+
+
+def published_page(wildcards):
+    return f"{PLAN.page['folder'].rpartition('/')[0]}/.current/{PLAN.page['key']}"
+
+
+def missing_stores(wildcards):
+    """Stores without a manifest: where the manifest is, the store itself is made when a job needs it."""
+    return [
+        spec["receipt"]
+        for spec in PLAN.stores.values()
+        if not Path(spec["manifest"]).exists()
+    ]
+
+
+def missing_encoders(wildcards):
+    return [
+        spec["receipt"] for spec in PLAN.encoders.values() if not keys.is_complete(spec)
+    ]
+
+
+def missing_packs(wildcards):
+    return [
+        spec["receipt"] for spec in PLAN.packs.values() if not keys.is_complete(spec)
+    ]
 
 
 def job_threads(wildcards):
     """Cores / concurrent jobs: as many jobs run as --resources gpu=N allows, else as there are GPUs, else one a core."""
-    cores = workflow.global_resources.get("_cores")
+    cores = workflow.resource_settings.cores
     if not isinstance(cores, int):
         return 4  # on a cluster the profile says (set-threads)
     limit = workflow.global_resources.get("gpu")
-    jobs = getattr(limit, "value", limit) or len(devices.pool()) or cores
+    jobs = (limit and limit.value) or len(devices.pool()) or cores
     return max(1, cores // int(jobs))
 
 

@@ -1,3 +1,18 @@
+rule prepared:
+    input:
+        missing_stores,
+
+
+rule pretrained:
+    input:
+        missing_encoders,
+
+
+rule finetuned:
+    input:
+        missing_packs,
+
+
 wildcard_constraints:
     key="[0-9a-f]{16}",
     dataset="[a-z0-9-]+",
@@ -11,35 +26,3 @@ localrules:
     pretrained,
     finetuned,
     publish,
-
-
-if PLAN:
-
-    rule all:
-        default_target: True
-        input:
-            f"results/reports/{PLAN.study.study}/.current/{PLAN.page['key']}",
-
-    rule prepared:
-        input:
-            [
-                spec["receipt"]
-                for spec in PLAN.stores.values()
-                if not Path(spec["manifest"]).exists()
-            ],
-
-    rule pretrained:
-        input:
-            [
-                spec["receipt"]
-                for spec in PLAN.encoders.values()
-                if not keys.is_complete(spec)
-            ],
-
-    rule finetuned:
-        input:
-            [
-                pack["receipt"]
-                for pack in PLAN.packs.values()
-                if not keys.is_complete(pack)
-            ],

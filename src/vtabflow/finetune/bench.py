@@ -38,7 +38,7 @@ def measure(
     """Images/s of the bare step and of the real loop over a resident synthetic store, and their ratio (real / bare).
 
     size: pixels that the network sees; native: pixels in the store (size if None); steps: per measurement, of which
-    there are three each. outside_network: share of the loop's time that is order, gather, resize and normalisation.
+    there are five each. outside_network: share of the loop's time that is order, gather, resize and normalisation.
     Raises UserError for an unknown network.
     """
     check(network)
@@ -76,6 +76,7 @@ def measure(
         "rounds": ROUNDS,
         "precision": precision,
         "compiled": compiled,
+        "recorded": learner.recorded is not None,
         "images_per_second": {"bare": median(bare), "loop": median(real)},
         "ratio": median(one / other for one, other in zip(real, bare, strict=True)),
         "outside_network": median(outside),
@@ -87,12 +88,12 @@ def measure(
 
 def _bare(learner: Learner, x: torch.Tensor, y: torch.Tensor, rate: float, steps: int) -> float:
     """Seconds of `steps` steps on one batch."""
-    optimiser = learner.begin()
+    learner.begin()
     for _ in range(min(5, steps)):
-        learner.step(x, y, optimiser, rate)
+        learner.step(x, y, rate)
     start = mark(learner.device)
     for _ in range(steps):
-        learner.step(x, y, optimiser, rate)
+        learner.step(x, y, rate)
     return between(start, mark(learner.device), learner.device)
 
 

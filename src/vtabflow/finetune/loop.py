@@ -1,5 +1,6 @@
 """The training loop: the whole network and a zero-initialised linear head, SGD with momentum, cross-entropy."""
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -70,21 +71,23 @@ class Learner:
         self.settings, self.device = settings, device
         self.precision = autocast_of(settings["precision"], device)
         self.head = nn.Linear(features, classes, device=device)
+        self.optimiser = Momentum([self.trunk, self.head], settings["momentum"], settings["weight_decay"])
+        self.recorded: Recorded | None = None
 
     def schedule(self, learning_rate: float, steps: int) -> Schedule:
         names = ("warmup", "decay_factor")
         rest = {name: float(self.settings[name]) for name in names if name in self.settings}
         return Schedule(learning_rate, steps, decay_at=tuple(self.settings.get("decay_at", ())), **rest)
 
-    def begin(self) -> Momentum:
-        """Weights of the encoder put back in place (a compiled graph stays valid), a zero head, a new optimiser."""
+    def begin(self) -> None:
+        """Weights of the encoder and a zero head put back in place (compiled and recorded steps stay valid)."""
         self.trunk.load_state_dict(self.start)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         self.trunk.train()
-        return Momentum([self.trunk, self.head], self.settings["momentum"], self.settings["weight_decay"])
+        self.optimiser.reset()
 
-    def step(self, x: Tensor, y: Tensor, optimiser: Momentum, rate: float) -> Tensor:
+    def step(self, x: Tensor, y: Tensor, rate: float | Tensor) -> Tensor:
         """One step; the loss stays on the device. The head is outside the compiled graph and in float32: its size is
         the task's.
         """
@@ -92,8 +95,20 @@ class Learner:
             features = self.forward(x)
         loss = cross_entropy(self.head(features.float()), y)
         loss.backward()
-        optimiser.step(rate)
+        self.optimiser.step(rate)
         return loss.detach()
+
+    def stepper(self, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor, float], Tensor]:
+        """How to take a step: on a GPU recorded once and replayed (x and y give the shapes), elsewhere as it is.
+
+        A step of ResNet-50 is about 1,000 launches; below some 100,000 pixels x images they take longer than the work.
+        """
+        if self.device.type != "cuda" or os.environ.get("VTABFLOW_GRAPHS") == "0":
+            return self.step
+        if self.recorded is None:
+            self.begin()
+            self.recorded = Recorded(self.step, x, y)
+        return self.recorded
 
     def fit(
         self, examples: Examples, schedule: Schedule, seed: int, tick: Callable[[int], None] = lambda images: None
@@ -103,15 +118,17 @@ class Learner:
         """
         began = time.perf_counter()
         batch = int(self.settings["batch"])
+        take = self.stepper(*next(examples.batches(torch.arange(batch) % len(examples), batch)))
         torch.manual_seed(seed)
+        ordering = time.perf_counter()
         order = order_of(len(examples), batch, schedule.steps, seed)
-        ordering = time.perf_counter() - began
-        optimiser = self.begin()
+        ordering = time.perf_counter() - ordering
+        self.begin()
         losses = torch.zeros(schedule.steps, device=self.device)
         skipped = min(5, schedule.steps // 2)  # The first steps allocate, tune and compile: not part of images/s.
         start = mark(self.device)
         for step, (x, y) in enumerate(examples.batches(order, batch)):
-            losses[step] = self.step(x, y, optimiser, schedule.rate(step))
+            losses[step] = take(x, y, schedule.rate(step))
             tick(batch)
             if step + 1 == skipped:
                 start = mark(self.device)
@@ -144,12 +161,41 @@ class Learner:
         return torch.cat(found).cpu() if bool(finite) else None
 
 
+class Recorded:
+    """A training step recorded as a CUDA graph: one launch instead of about a thousand.
+
+    Recording takes a few real steps, so weights and optimiser must be put back afterwards (Learner.begin).
+    """
+
+    def __init__(self, step: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, y: Tensor):
+        self.x, self.y = x.clone(memory_format=torch.preserve_format), y.clone()
+        self.rate = torch.zeros((), device=x.device)
+        side = torch.cuda.Stream()  # Recording must not begin on the default stream; three steps settle all choices.
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step(self.x, self.y, self.rate)
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.empty_cache()  # The recording has memory of its own: without this the activations are there twice.
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = step(self.x, self.y, self.rate)
+
+    def __call__(self, x: Tensor, y: Tensor, rate: float) -> Tensor:
+        self.x.copy_(x)
+        self.y.copy_(y)
+        self.rate.fill_(rate)
+        self.graph.replay()
+        return self.loss
+
+
 def autocast_of(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
     """auto: bfloat16 on a GPU that has it, float32 elsewhere. float32 leaves torch's defaults (cuDNN may use TF32)."""
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     enabled = precision == "bfloat16"
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    # Without its cache of cast weights: a recorded step must cast them itself each time.
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def data_seconds(examples: Examples, order: Tensor, batch: int, device: torch.device) -> float:

@@ -20,9 +20,16 @@ class Momentum:
         self.velocity: list[Tensor] = []
         self.momentum, self.weight_decay = float(momentum), float(weight_decay)
 
+    def reset(self) -> None:
+        """Forget all velocity, in place: a recorded step goes on using the same memory."""
+        if self.velocity:
+            torch._foreach_zero_(self.velocity)
+
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Move the parameters by their gradients, then drop the gradients."""
+    def step(self, rate: float | Tensor) -> None:
+        """Move the parameters by their gradients, then drop the gradients. A rate on the device may change between the
+        replays of a recorded step.
+        """
         if not self.velocity:
             # What has no gradient at the first step has no part in the network's output.
             self.parameters = [p for p in self.parameters if p.grad is not None]
@@ -34,6 +41,9 @@ class Momentum:
             torch._foreach_add_([g for g, _ in kernels], [w for _, w in kernels], alpha=self.weight_decay)
         torch._foreach_mul_(self.velocity, self.momentum)
         torch._foreach_add_(self.velocity, gradients)
-        torch._foreach_add_(weights, self.velocity, alpha=-rate)
+        if isinstance(rate, Tensor):
+            torch._foreach_sub_(weights, torch._foreach_mul(self.velocity, rate))
+        else:
+            torch._foreach_add_(weights, self.velocity, alpha=-rate)
         for p in self.parameters:
             p.grad = None

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm with the constants of the authors' TensorFlow layers: momentum 0.99, epsilon 1e-3."""
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+def norm(channels: int, momentum: float = 0.01) -> nn.BatchNorm2d:
+    """Batch norm with the constants of the authors' TensorFlow layers: momentum 0.99 (0.01 here), epsilon 1e-3."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=momentum)
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -29,13 +29,13 @@ class Unit(nn.Module):
     stride), 3x3.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, bottleneck: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, bottleneck: bool, momentum: float) -> None:
         super().__init__()
         inner = outputs // 4 if bottleneck else outputs
         kernels = (1, 3, 1) if bottleneck else (3, 3)
         strides = (1, stride, 1) if bottleneck else (stride, 1)
         widths = (inputs,) + (inner,) * (len(kernels) - 1) + (outputs,)
-        self.norms = nn.ModuleList(norm(width) for width in widths[:-1])
+        self.norms = nn.ModuleList(norm(width, momentum) for width in widths[:-1])
         self.convs = nn.ModuleList(conv(*args) for args in zip(widths[:-1], widths[1:], kernels, strides, strict=True))
         self.shortcut = conv(inputs, outputs, 1, stride) if stride > 1 or inputs != outputs else None
 
@@ -63,6 +63,7 @@ class ResNetV2(nn.Module):
         root: tuple[int, int, int] = (64, 7, 2),
         max_pool: bool = True,
         bottleneck: bool = True,
+        momentum: float = 0.01,
     ) -> None:
         """`root` is (channels, kernel, stride) of the stem; `strides` are those of each stage's first unit.
 
@@ -76,10 +77,10 @@ class ResNetV2(nn.Module):
         units = []
         for depth, width, first in zip(blocks, widths, strides, strict=True):
             for i in range(depth):
-                units.append(Unit(channels, width, first if i == 0 else 1, bottleneck))
+                units.append(Unit(channels, width, first if i == 0 else 1, bottleneck, momentum))
                 channels = width
         self.units = nn.Sequential(*units)
-        self.norm = norm(channels)
+        self.norm = norm(channels, momentum)
         self.features = channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """The state of an unfinished run, so that a killed job goes on where it was and ends with the same bits."""
 
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,3 @@ def load(folder: Path, key: str, device: torch.device | str = "cpu") -> dict[str
         print(f"{path} cannot be read ({type(error).__name__}); starting from the beginning", flush=True)
         return None
     return state if state.get("key") == key else None
-
-
-def remove(folder: Path) -> None:
-    """Remove the scratch folder of a run whose result is complete."""
-    shutil.rmtree(folder, ignore_errors=True)

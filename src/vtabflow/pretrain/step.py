@@ -1,5 +1,6 @@
 """The pretrain step: an encoder and its card from a spec."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,7 @@ def run(spec: dict[str, Any]) -> None:
     made = not (folder / CARD).exists()
     if made:
         make(spec, folder, scratch)
-    if scratch.exists():
-        from vtabflow.pretrain.checkpoint import remove
-
-        remove(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
     write_json(spec["receipt"], {"key": spec["key"], "folder": spec["folder"], "made": made})
 
 

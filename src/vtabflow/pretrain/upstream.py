@@ -122,7 +122,7 @@ class Upstream:
         self._ahead: tuple[int, Future[Pieces]] | None = None
 
     def draw(self, t: int) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """Turn t's batch of every stream: uint8 images (batch, H, W, C), int64 classes (batch,) or None, on the device."""
+        """Turn t's batches, on the device: stream -> uint8 images (batch, H, W, C), int64 classes (batch,) or None."""
         pieces = self._gather(t) if self._worker is None else self._gathered_ahead(self._worker, t)
         batch: dict[str, tuple[Tensor, Tensor | None]] = {}
         for name, (rows, gathered) in pieces.items():

@@ -107,7 +107,7 @@ def _best(results: Results, budget: str, ranked: list[str]) -> Markup:
     )
     more = f", nor from {len(close) - 4} more" if len(close) > 4 else ""
     reason = (
-        "the seeds differ by as much"
+        "the difference lies within the spread of the seeds"
         if len(results.seeds) > 1
         else "with one seed and test sets of this size, the difference may be chance"
     )

@@ -199,22 +199,22 @@ def _means(results: Results, theme: str) -> list[dict[str, Any]]:
 def _mean(results: Results, method: str, budget: str, scope: str, highest: str) -> dict[str, Any]:
     mean = results.mean(method, budget, scope)
     if mean.mean is None:
-        return {"value": "none", "range": "", "note": "", "top": False, "grey": True}
+        return {"value": "none", "range": "", "notes": [], "top": False, "grey": True}
     notes = []
     if not mean.complete:
         notes.append(f"{mean.n_tasks} of {mean.total} tasks")
     elif not mean.whole:
-        notes.append("some seeds lacking")
+        notes.append("fewer seeds")
     interval = ""
     if mean.low is not None and mean.high is not None:
         interval = f"{100 * mean.low:.1f} to {100 * mean.high:.1f}"
         if mean.spread_tasks < mean.n_tasks:
-            notes.append(f"interval from {count(mean.spread_tasks, 'task')}")
+            notes.append(f"interval: {count(mean.spread_tasks, 'task')}")
     value = f"{100 * mean.mean:.1f}"
     return {
         "value": value,
         "range": interval,
-        "note": "; ".join(notes),
+        "notes": notes,
         "top": mean.complete and value == highest,
         "grey": not mean.complete,
     }

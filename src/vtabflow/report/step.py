@@ -102,6 +102,9 @@ def publish(spec: Spec) -> None:
         if old.suffix in {".png", ".svg"} and old.name not in figures:
             old.unlink()
     _write(current.parent.parent / "metrics" / f"{spec['study']}.json", (folder / "summary.json").read_bytes())
+    for old in current.glob(".current/*"):
+        old.unlink()
+    _write(current / ".current" / spec["key"], b"")  # what Snakemake asks for: which page is the current one
     print(f"report: {current / 'index.html'} is the current page of {spec['study']}", flush=True)
 
 

@@ -7,7 +7,7 @@ from vtabflow.prepare.procedural.canvas import Array, backdrop, coat, figure, pa
 TASKS = {"caltech101-standin": 20}
 
 # The parts of each object (see canvas.figure) in [-1, 1], v downwards; colours 0 body, 1 contrast, 2 accent.
-OBJECTS = {
+OBJECTS: dict[str, list[tuple]] = {
     "aeroplane": [
         ("p", 1, [(-0.1, 0), (0.35, 0), (-0.25, 0.75), (-0.5, 0.75)]),
         ("p", 1, [(0, -0.1), (0.25, -0.1), (-0.15, -0.55), (-0.35, -0.55)]),

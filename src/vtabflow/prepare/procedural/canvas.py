@@ -5,6 +5,7 @@ pixels. Edges are softened over one pixel, so a picture has the same look at eve
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Array = np.ndarray
 
@@ -43,18 +44,18 @@ def box(x: Array, y: Array, half_width: float, half_height: float) -> Array:
     return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0)
 
 
-def polygon(x: Array, y: Array, corners: Array) -> Array:
+def polygon(x: Array, y: Array, corners: ArrayLike) -> Array:
     """Signed distance to a polygon with `corners` (n, 2), in order; negative inside (even-odd rule)."""
-    ends = np.roll(corners, -1, axis=0)
-    ax, ay = (np.asarray(corners, dtype=float)[:, i, None, None] for i in (0, 1))
-    bx, by = (np.asarray(ends, dtype=float)[:, i, None, None] for i in (0, 1))
+    starts = np.asarray(corners, dtype=float)[:, :, None, None]
+    ends = np.roll(starts, -1, axis=0)
+    ax, ay, bx, by = starts[:, 0], starts[:, 1], ends[:, 0], ends[:, 1]
     nearest = _to_segments(x, y, ax, ay, bx, by)
     rise = np.where(ay == by, 1.0, by - ay)
     inside = np.logical_xor.reduce(((ay > y) != (by > y)) & (x < (bx - ax) * (y - ay) / rise + ax), axis=0)
     return np.where(inside, -nearest, nearest)
 
 
-def stroke(x: Array, y: Array, points: Array) -> Array:
+def stroke(x: Array, y: Array, points: ArrayLike) -> Array:
     """Distance to the open line through `points` (n, 2); subtract half a width to get a stroke with round ends."""
     p = np.asarray(points, dtype=float)[:, :, None, None]
     return _to_segments(x, y, p[:-1, 0], p[:-1, 1], p[1:, 0], p[1:, 1])
@@ -131,7 +132,8 @@ def backdrop(rng: np.random.Generator, size: int, things: int = 3, value: tuple[
     patches = noise(rng, size, rng.uniform(1.5, 5.0), 2)[..., None]
     image = any_colour(rng, value) * (1 - patches) + any_colour(rng, value) * patches
     for _ in range(rng.integers(things + 1)):
-        u, v = turned(x, y, *rng.random(2), rng.uniform(0, np.pi))
+        cx, cy = rng.random(2)
+        u, v = turned(x, y, cx, cy, rng.uniform(0, np.pi))
         kind, a, b = rng.integers(3), rng.uniform(0.04, 0.2), rng.uniform(0.02, 0.15)
         shape = disc(u, v, a) if kind == 0 else box(u, v, a, b) if kind == 1 else np.abs(v) - b / 3
         image = over(image, coverage(shape, size) * rng.uniform(0.3, 1.0), any_colour(rng, value))
@@ -199,7 +201,7 @@ def figure(image: Array, u: Array, v: Array, scale: float, parts: list[tuple], c
         elif form == "r":
             distance = np.abs(disc(u - shape[0], v - shape[1], shape[2])) - shape[3] / 2
         elif form == "p":
-            distance = polygon(u, v, np.array(shape[0]))
+            distance = polygon(u, v, shape[0])
         else:
             distance = stroke(u, v, shape[1]) - shape[0] / 2
         image = over(image, coverage(distance * scale, size), colours[colour])

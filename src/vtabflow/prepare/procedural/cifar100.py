@@ -22,7 +22,7 @@ from vtabflow.prepare.procedural.canvas import (
 TASKS = {"cifar100-standin": 20}
 
 # Parts in [-1, 1] (see canvas.figure); colours 0 body, 1 contrast, 2 accent.
-THINGS = {
+THINGS: dict[str, list[tuple]] = {
     "bottle": [
         ("b", 0, 0, -0.65, 0.14, 0.3),
         ("p", 0, [(-0.14, -0.5), (0.14, -0.5), (0.36, -0.1), (0.36, 0.95), (-0.36, 0.95), (-0.36, -0.1)]),

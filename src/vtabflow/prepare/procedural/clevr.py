@@ -75,12 +75,12 @@ def scene(rng: np.random.Generator) -> Scene:
     sizes = rng.choice([0.38, 0.68], count)
     kinds, colours = rng.integers(0, 3, count), rng.integers(0, 8, count)
     gloss, yaws = rng.choice([0.08, 0.7], count), rng.uniform(0, 2 * np.pi, count)
-    spots = places(rng, np.where(kinds == 1, 1.25, 1.0) * sizes) + np.array([0.0, rng.uniform(-0.8, 0.8)])
+    spots = places(rng, np.where(kinds == 1, 1.25, 1.0) * sizes) + np.array([0.0, rng.uniform(-1.0, 1.0)])
     solids = [
         Solid(KINDS[k], np.array([x, y, s]), np.full(3, s), turn(yaw), COLOURS[c], g)
         for k, s, c, g, yaw, (x, y) in zip(kinds, sizes, colours, gloss, yaws, spots, strict=True)
     ]
-    eye = np.array([0.0, -9.6, 6.4]) + rng.uniform(-0.5, 0.5, 3)
+    eye = np.array([0.0, -9.6, 6.4]) + rng.uniform(-1.0, 1.0, 3) * np.array([0.6, 0.15, 0.15])
     camera = look_at(eye, np.array([0.0, -0.2, 0.2]), (1.22, 1.22))
     light = unit(np.array([rng.uniform(-1.0, 1.0), rng.uniform(-0.9, 0.3), 1.5]))
     return Scene(solids, camera, light, rng.uniform(0.2, 0.78), 1 + rng.uniform(-0.09, 0.09, 3))

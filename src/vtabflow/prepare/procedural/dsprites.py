@@ -5,8 +5,8 @@ Factors as in Matthey et al. 2017: 3 shapes, 6 scales, 40 angles over the full t
 floor(x / 2), 16 even bins; orientation: floor(angle / 2.5), 16 bins of three angles (even classes) or two (odd
 classes), as VTAB counts them (protocol.md, 1.3). Departures: the original's squares and ellipses look the same at
 several angles; here the square lacks a corner and the ellipse is pointed at one end, so the angle can be told for all
-three, and at angle 0 all point to the right. Sprite and ground have any two greys at least 0.35 apart, either of them the lighter, under faint mottling, so
-that no single pixel gives the place away.
+three, and at angle 0 all point to the right. Sprite and ground have any two greys at least 0.5 apart, either of them
+the lighter, under faint mottling, so that no single pixel gives the place away.
 """
 
 import numpy as np
@@ -56,11 +56,11 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     """One picture, uint8 (size, size, 1), and its class for each task."""
     shape, scale, angle = SHAPES[rng.integers(3)], int(rng.integers(6)), int(rng.integers(40))
     column, row = int(rng.integers(32)), int(rng.integers(32))
-    low = rng.uniform(0.0, 0.6)
-    high = rng.uniform(low + 0.35, 1.0)
+    low = rng.uniform(0.0, 0.5)
+    high = rng.uniform(low + 0.5, 1.0)
     ground, front = (low, high) if rng.random() < 0.5 else (high, low)
-    alpha = sprite(shape, 0.15 + 0.016 * scale, angle, column, row, size)
-    image = ground + (front - ground) * alpha + 0.14 * (noise(rng, size, 7, 3) - 0.5)
+    alpha = sprite(shape, 0.17 + 0.016 * scale, angle, column, row, size)
+    image = ground + (front - ground) * alpha + 0.1 * (noise(rng, size, 7, 3) - 0.5)
     return to_bytes(np.clip(image, 0, 1)), {
         "dsprites-location-standin": column // 2,
         "dsprites-orientation-standin": int(angle / 2.5),

@@ -119,15 +119,30 @@ def zigzagged(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return step(0.25 - saw(u + rng.uniform(0.8, 1.3) * 2 * saw(v * rng.uniform(0.6, 0.9))))
 
 
-TEXTURES = (banded, bubbly, chequered, cobwebbed, cracked, dotted, fibrous, gridded, honeycombed, marbled, scaly)
-TEXTURES += (swirly, woven, zigzagged)
+TEXTURES = (
+    banded,
+    bubbly,
+    chequered,
+    cobwebbed,
+    cracked,
+    dotted,
+    fibrous,
+    gridded,
+    honeycombed,
+    marbled,
+    scaly,
+    swirly,
+    woven,
+    zigzagged,
+)
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     """One patch of a texture, uint8 (size, size, 3), and its kind (the order of TEXTURES)."""
     label = int(rng.integers(len(TEXTURES)))
     x, y = grid(size)
-    u, v = turned(x, y, *rng.random(2), rng.uniform(0, TAU))
+    cx, cy = rng.random(2)
+    u, v = turned(x, y, cx, cy, rng.uniform(0, TAU))
     # At 32 px the finest period is about 6 pixels, the coarsest about 11.
     pace = np.exp(rng.uniform(np.log(2.8), np.log(5.6)))
     stretch = np.exp(rng.uniform(-0.15, 0.15))

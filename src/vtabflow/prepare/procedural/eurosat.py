@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vtabflow.prepare.procedural.aerial import GREY, ROOFS, SHEDS, TAR, View
-from vtabflow.prepare.procedural.canvas import Array, noise
+from vtabflow.prepare.procedural.canvas import Array, coverage, noise, over
 
 TASKS = {"eurosat-standin": 10}
 
@@ -105,4 +105,10 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     label = int(rng.integers(10))
     view = View(rng, size)
     KINDS[label](view)
+    if rng.random() < 0.7:
+        # A neighbour of any kind takes up to two fifths, across the direction that roads and rivers run in.
+        other = View(rng, size)
+        KINDS[rng.integers(10)](other)
+        border = view.u + 0.2 * (noise(rng, size, 4, 2) - 0.5) - rng.uniform(0.1, 0.4)
+        view.image = over(view.image, coverage(-border, size), other.image)
     return view.finish(), {"eurosat-standin": label}

@@ -67,7 +67,8 @@ def leaves(rng: np.random.Generator, size: int, x: Array, y: Array) -> Array:
     dark, pale = hsv(hues[0], rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.4)), hsv(hues[1], 0.5, rng.uniform(0.35, 0.75))
     image = dark + (pale - dark) * patches
     for _ in range(rng.integers(1, 5)):
-        u, v = turned(x, y, *rng.random(2), rng.uniform(0, TAU))
+        cx, cy = rng.random(2)
+        u, v = turned(x, y, cx, cy, rng.uniform(0, TAU))
         length = rng.uniform(0.12, 0.3)
         leaf = hsv(hues[2] + rng.normal(0, 0.03), 0.6, rng.uniform(0.25, 0.8))
         image = over(image, coverage(ellipse(u, v, length, length * 0.35), size) * 0.85, leaf)
@@ -130,8 +131,8 @@ def centre(
         return image
     if middle == "column":
         angle = rng.uniform(0, TAU)
-        end = 0.6 * np.array([np.cos(angle), np.sin(angle)])
-        return over(image, coverage((stroke(u, v, [(0, 0), end]) - 0.09) * radius, size), pollen)
+        tip_u, tip_v = 0.6 * np.cos(angle), 0.6 * np.sin(angle)
+        return over(image, coverage((stroke(u, v, [(0.0, 0.0), (tip_u, tip_v)]) - 0.09) * radius, size), pollen)
     return over(image, ball, pollen)
 
 

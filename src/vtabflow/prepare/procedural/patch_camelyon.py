@@ -59,22 +59,25 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
             image, 0.85 * stain / 1.15 * alpha * (1 - 0.7 * gaps), violet * (0.75 + 0.25 * tone + 0.1 * rim)[..., None]
         )
 
-    # Tumour: one layer whose grid is upright, so that a cell lies in the centre or outside of it.
+    # Nests of cells on an upright grid, so that a cell lies in the centre or outside of it: one nest in the centre,
+    # one to one side of a line that does not reach it. A nest is of tumour cells, of crowded small cells (the same
+    # stain on the same area, so that darkness tells nothing) or empty.
     cells = 7
-    table = rng.random((cells, cells, 7))
     middle = np.abs((np.arange(cells) + 0.5) / cells - 0.5) < CENTRE
     inside = middle[:, None] & middle[None, :]
-    # A nest: the cells outside that belong to it lie to one side of a line that does not reach the centre.
     row, column = np.meshgrid(np.arange(cells) - 3.0, np.arange(cells) - 3.0, indexing="ij")
     angle = rng.uniform(0, 2 * np.pi)
-    nest = (row * np.cos(angle) + column * np.sin(angle) > 1.0) & ~inside
-    present = np.where(inside, bool(label), nest & elsewhere) & (table[..., 6] < 0.75)
-    if label:
-        present[rng.integers(2, 5), rng.integers(2, 5)] = True
-    table[..., 6] = present
+    side = (row * np.cos(angle) + column * np.sin(angle) > 1.0) & ~inside
+    crowd, crowd_elsewhere = not label and rng.random() < 0.85, not elsewhere and rng.random() < 0.7
     bend = [0.8 * (noise(rng, size, 6) - 0.5) for _ in range(2)]
-    alpha, rim, tone = nuclei(x * cells + bend[0], y * cells + bend[1], table, (0.24, 0.42), size, cells)
-    pale = violet * (1.0 + 0.25 * tone)[..., None] * (1.3 - 0.5 * rim)[..., None]
-    image = over(image, 0.9 * alpha, pale)
+    for finer, centre, away in ((1, bool(label), elsewhere), (2, crowd, crowd_elsewhere)):
+        table = rng.random((finer * cells, finer * cells, 7))
+        there = np.repeat(np.repeat(inside & centre | side & away, finer, axis=0), finer, axis=1)
+        table[..., 6] = there & (table[..., 6] < 0.75)
+        if label and finer == 1:
+            table[rng.integers(2, 5), rng.integers(2, 5), 6] = True
+        u, v = finer * (x * cells + bend[0]), finer * (y * cells + bend[1])
+        alpha, rim, tone = nuclei(u, v, table, (0.24, 0.42), size, finer * cells)
+        image = over(image, 0.9 * alpha, violet * (1.0 + 0.25 * tone)[..., None] * (1.3 - 0.5 * rim)[..., None])
     image *= rng.uniform(0.85, 1.08) * (0.96 + 0.08 * noise(rng, size, 16, 2))[..., None]
     return to_bytes(np.clip(image, 0, 1)), {"patch-camelyon-standin": label}

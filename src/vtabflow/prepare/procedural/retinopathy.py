@@ -39,7 +39,6 @@ def spots(x: Array, y: Array, places: Array, radii: Array, size: int) -> Array:
     if len(places) == 0:
         return np.zeros(x.shape)
     away = np.hypot(x - places[:, 0, None, None], y - places[:, 1, None, None])
-    # A spot thinner than a pixel keeps its contrast as coverage.
     return coverage(away - radii[:, None, None], size).max(axis=0)
 
 

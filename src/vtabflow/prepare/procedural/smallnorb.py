@@ -3,6 +3,7 @@
 As LeCun et al. 2004: five categories (animal, human, airplane, truck, car), 18 azimuths 20 degrees apart, 9 elevations
 from 30 to 70 degrees, 6 lightings, one grey channel. Here each picture has its own instance (proportions and paint
 drawn anew), and no toy looks the same from two azimuths: each has a head, a nose, a cab or outstretched arms in front.
+The turntable shows faintly, lighter or darker than the floor.
 """
 
 import numpy as np
@@ -115,7 +116,7 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     direction, ambient = LIGHTS[rng.integers(6)]
     light = unit(np.array(direction) + rng.uniform(-0.08, 0.08, 3))
     solids = toy(
-        parts, np.deg2rad(20.0 * azimuth), rng.uniform(0.85, 1.08), rng.uniform(-0.12, 0.12, 2), rng.uniform(0.45, 0.95)
+        parts, np.deg2rad(20.0 * azimuth), rng.uniform(0.88, 1.05), rng.uniform(-0.12, 0.12, 2), rng.uniform(0.45, 0.95)
     )
     height = np.deg2rad(30.0 + 5.0 * elevation)
     eye = np.array([0.0, -5.0 * np.cos(height), 0.4 + 5.0 * np.sin(height)])
@@ -123,8 +124,9 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
         look_at(eye, np.array([0.0, 0.0, 0.4]), (1.75, 1.75)), 2 * size, np.zeros((2 * size, 2 * size, 1))
     )
     x, y, depth = picture.ground()
-    fall = 1 + 0.06 * (light[0] * x + light[1] * y)
-    picture.image = (rng.uniform(0.45, 0.85) * (fall * (0.95 + 0.1 * noise(rng, 2 * size, 4, 3))))[..., None]
+    plate = np.clip((rng.uniform(1.05, 1.35) - np.hypot(x, y)) * size / 3, 0, 1)
+    tone = 1 + 0.06 * (light[0] * x + light[1] * y) + rng.choice([-1, 1]) * rng.uniform(0.04, 0.14) * plate
+    picture.image = (rng.uniform(0.45, 0.85) * (tone * (0.95 + 0.1 * noise(rng, 2 * size, 4, 3))))[..., None]
     picture.shadow(solids, light, 0.75 * (1 - ambient), (x, y, depth))
     for number, solid in enumerate(solids):
         picture.add(solid, number, light, ambient)

@@ -240,8 +240,22 @@ def street(rng: np.random.Generator, x: Array, y: Array, h: float) -> Array:
     return image
 
 
-SCENES = (beach, bedroom, bridge, canyon, church, corridor, desert, farmland, forest, harbour, library, mountain)
-SCENES += (skyline, street)
+SCENES = (
+    beach,
+    bedroom,
+    bridge,
+    canyon,
+    church,
+    corridor,
+    desert,
+    farmland,
+    forest,
+    harbour,
+    library,
+    mountain,
+    skyline,
+    street,
+)
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:

@@ -20,7 +20,7 @@ from vtabflow.prepare.procedural.canvas import (
 TASKS = {"svhn-standin": 10}
 
 # Lines of each digit in a box of half width 0.6 and half height 1. ("r", cx, cy, rx, ry) is an oval ring.
-DIGITS = [
+DIGITS: list[list[tuple]] = [
     [("r", 0, 0, 0.55, 0.92)],
     [("s", [(-0.35, -0.55), (0.08, -0.95), (0.08, 0.95)])],
     [("s", [(-0.5, -0.55), (-0.3, -0.88), (0.2, -0.92), (0.5, -0.6), (0.42, -0.2), (-0.52, 0.92), (0.56, 0.92)])],
@@ -79,6 +79,7 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
                 image = over(image, 0.5 * coverage(back * scale, size), 0.3 * wall)
             image = over(image, coverage(distance * scale, size), paint)
     if rng.random() < 0.3:
-        line = np.abs(turned(x, y, *rng.random(2), rng.uniform(0, np.pi))[1]) - rng.uniform(0.005, 0.03)
+        ax, ay = rng.random(2)
+        line = np.abs(turned(x, y, ax, ay, rng.uniform(0, np.pi))[1]) - rng.uniform(0.005, 0.03)
         image = over(image, coverage(line, size) * 0.7, any_colour(rng))
     return to_bytes(photographed(rng, image)), {"svhn-standin": label}

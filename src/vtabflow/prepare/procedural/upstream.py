@@ -34,7 +34,7 @@ TASKS = {"upstream-standin": 32}
 TAU = 2 * np.pi
 
 # Parts in [-1, 1] (see canvas.figure); colours 0 body, 1 contrast, 2 accent.
-THINGS = {
+THINGS: dict[str, list[tuple]] = {
     "bird": [
         ("s", 1, 0.08, [(0, 0.3), (-0.1, 0.9)]),
         ("p", 0, [(-0.4, 0.0), (-0.98, -0.15), (-0.95, 0.25), (-0.4, 0.3)]), ("e", 0, 0, 0.05, 0.55, 0.36),
@@ -81,7 +81,7 @@ THINGS = {
         ("e", 0, 0, 0.15, 0.62, 0.5), ("e", 2, 0, -0.33, 0.34, 0.12), ("e", 1, 0, -0.5, 0.11, 0.11),
     ],
 }  # fmt: skip
-LETTERS = {
+LETTERS: dict[str, list[list[tuple]]] = {
     "A": [[(-0.6, 0.9), (0, -0.9), (0.6, 0.9)], [(-0.35, 0.25), (0.35, 0.25)]],
     "E": [[(0.5, -0.9), (-0.45, -0.9), (-0.45, 0.9), (0.52, 0.9)], [(-0.45, 0), (0.35, 0)]],
     "G": [
@@ -122,7 +122,8 @@ def letter(rng: np.random.Generator, size: int, kind: int) -> Array:
 
 def texture(rng: np.random.Generator, size: int, kind: int) -> Array:
     x, y = grid(size)
-    u, v = turned(x, y, *rng.random(2), rng.uniform(0, TAU))
+    cx, cy = rng.random(2)
+    u, v = turned(x, y, cx, cy, rng.uniform(0, TAU))
     pace = np.exp(rng.uniform(np.log(2.4), np.log(6.5)))
     u, v = bent(rng, u * pace * rng.uniform(0.85, 1.2), v * pace, 0.25)
     name = TEXTURES[kind]
