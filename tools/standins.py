@@ -9,7 +9,6 @@ drawing an image. One thread, about a minute a task.
 """
 
 import argparse
-import ast
 import importlib
 import io
 import math
@@ -24,35 +23,18 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 sys.path.insert(0, str(SOURCE))
 
 from vtabflow.files import seed_of  # noqa: E402
+from vtabflow.prepare.tasks import renderers, standins  # noqa: E402
 
-PROCEDURAL = SOURCE / "vtabflow" / "prepare" / "procedural"
-NATURAL = {"caltech101", "cifar100", "dtd", "oxford-flowers102", "oxford-iiit-pet", "sun397", "svhn"}
-SPECIALIZED = {"patch-camelyon", "eurosat", "resisc45", "diabetic-retinopathy"}
 TEST = 1000
 LIMIT_BYTES = 400_000  # a README picture should load at once
 
 
-def standins() -> dict[str, tuple[str, int]]:
-    """Task id -> (module, classes), read from the literal TASKS of every renderer without importing it."""
-    found = {}
-    for path in sorted(PROCEDURAL.glob("*.py")):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "TASKS" for t in node.targets):
-                found.update({task: (path.stem, classes) for task, classes in ast.literal_eval(node.value).items()})
-    return found
-
-
-def dataset_of(module: str, every: dict[str, tuple[str, int]]) -> str:
-    """A module with one task has the task's id as its dataset, one with several has its own name."""
-    tasks = [task for task, (name, _) in every.items() if name == module]
-    return tasks[0] if len(tasks) == 1 else module.replace("_", "-") + "-standin"
+def dataset_of(task: str) -> str:
+    return standins()[task].dataset if task in standins() else task
 
 
 def group_of(task: str) -> str:
-    base = task.removesuffix("-standin")
-    if base == "upstream":
-        return "upstream"
-    return "natural" if base in NATURAL else "specialized" if base in SPECIALIZED else "structured"
+    return standins()[task].group if task in standins() else "upstream"
 
 
 def example(draw, dataset: str, split: str, index: int, size: int):
@@ -113,14 +95,14 @@ def table(tasks: list[str], train: int, size: int, steps: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    every = standins()
+    every = renderers()
     print("| task | group | classes | chance | linear | net | ms/image |")
     print("|---|---|---:|---:|---:|---:|---:|")
     held: dict[str, tuple] = {}
     for task in tasks:
         module, classes = every[task]
         if module not in held:
-            dataset = dataset_of(module, every)
+            dataset = dataset_of(task)
             held = {module: (drawn(module, dataset, "train", train, size), drawn(module, dataset, "test", TEST, size))}
         (images, labels, spent), (test_images, test_labels, _) = held[module]
 
@@ -152,7 +134,7 @@ def sheet(path: Path, tasks: list[str], columns: int = 20) -> None:
 
 
 def arranged(tasks: list[str], cell: int, columns: int) -> Image.Image:
-    every = standins()
+    every = renderers()
     gap, left, font = 2, 190, ImageFont.load_default(12)
     lines = {task: math.ceil(every[task][1] / columns) for task in tasks}
     width = left + min(columns, max(every[task][1] for task in tasks)) * (cell + gap)
@@ -172,7 +154,7 @@ def arranged(tasks: list[str], cell: int, columns: int) -> Image.Image:
 def samples(module: str, task: str, classes: int, size: int) -> list[Image.Image]:
     """The first example of each class in the train part, in the order of the classes (grey where 5,000 show none)."""
     draw = importlib.import_module(f"vtabflow.prepare.procedural.{module}").draw
-    dataset = dataset_of(module, standins())
+    dataset = dataset_of(task)
     found: dict[int, np.ndarray] = {}
     for index in range(5000):
         image, labels = example(draw, dataset, "train", index, size)
@@ -184,7 +166,7 @@ def samples(module: str, task: str, classes: int, size: int) -> list[Image.Image
 
 
 def main() -> None:
-    every = standins()
+    every = renderers()
     parser = argparse.ArgumentParser(description="Measure and show the procedural stand-ins.")
     commands = parser.add_subparsers(dest="command", required=True)
     first = commands.add_parser("table", help="how hard each task is, as a Markdown table")

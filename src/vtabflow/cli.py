@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return _run(arguments) or 0
+        return _run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -96,25 +96,28 @@ def _terminated(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _run(arguments: argparse.Namespace) -> int | None:
+def _run(arguments: argparse.Namespace) -> int:
     command = arguments.command
     if command in STEPS:
-        return _step(command, arguments)
-    if command == "bench":
+        _step(command, arguments)
+    elif command == "bench":
         from vtabflow.finetune import bench
 
-        return bench.main(arguments.arguments)
-    if command == "methods":
-        return _methods()
-    if command == "code":
+        bench.main(arguments.arguments)
+    elif command == "methods":
+        _methods()
+    elif command == "code":
         return _code(arguments)
-    from vtabflow import overview
+    else:
+        from vtabflow import overview
 
-    if command == "check":
-        return overview.check(arguments.params)
-    if command == "status":
-        return overview.status(arguments.params)
-    return overview.collect_garbage(arguments.studies, really=arguments.yes)
+        if command == "check":
+            overview.check(arguments.params)
+        elif command == "status":
+            overview.status(arguments.params)
+        else:
+            overview.collect_garbage(arguments.studies, really=arguments.yes)
+    return 0
 
 
 def _step(step: str, arguments: argparse.Namespace) -> None:

@@ -63,12 +63,15 @@ def module_literals(path: Path) -> dict[str, Any]:
     """Module-level names that are assigned a literal, with their values, read without importing the module."""
     found = {}
     for node in parse(path).body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        if len(targets) == 1 and isinstance(targets[0], ast.Name) and node.value is not None:
+        if isinstance(node, ast.Assign):
+            target, value = node.targets[0], node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            target, value = node.target, node.value
+        else:
+            continue
+        if isinstance(target, ast.Name):
             with suppress(ValueError):
-                found[targets[0].id] = ast.literal_eval(node.value)
+                found[target.id] = ast.literal_eval(value)
     return found
 
 

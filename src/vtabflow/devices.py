@@ -73,7 +73,7 @@ def _try(folder: Path, devices: list[str], count: int) -> list[str]:
     with ExitStack() as stack:
         taken, files = [], []
         for device in devices:
-            file = open(folder / f"{device.replace('/', '_')}.lock", "w")
+            file = open(folder / f"{device.replace('/', '_')}.lock", "w")  # noqa: SIM115 - held as long as the process
             stack.callback(file.close)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -203,7 +203,7 @@ def test_another_clone_and_a_dirty_one(tmp_path, root):
 
 def test_planning_is_quick_and_light(root, base):
     """Well under a second for 684 cells, without torch."""
-    base["tasks"] = [t for t in yaml.safe_load((root / "params.yaml").read_text())["tasks"]]
+    base["tasks"] = list(yaml.safe_load((root / "params.yaml").read_text())["tasks"])
     base["seeds"] = [0, 1, 2, 3]
     study = Study.model_validate(base)
     plan(study, root)

@@ -38,7 +38,7 @@ def drawn() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_declares_its_task(name):
     module = importlib.import_module(f"vtabflow.prepare.procedural.{name}")
-    assert module.TASKS == {MODULES[name][0]: MODULES[name][1]}
+    assert {MODULES[name][0]: MODULES[name][1]} == module.TASKS
 
 
 @pytest.mark.parametrize("name", NAMES)

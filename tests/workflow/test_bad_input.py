@@ -70,7 +70,7 @@ def test_a_class_with_too_few_images(micro):
     done = micro.run("snakemake", "prepared", "--cores", "2", check=False)
     assert done.returncode and "emus" in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr
     assert not any("own-task" in store for store in micro.results()["stores"])
-    assert not [path for path in micro.folder.glob("data/stores/own-task/*")]
+    assert not list(micro.folder.glob("data/stores/own-task/*"))
 
 
 def test_a_store_that_was_changed_is_refused_by_name(finished):

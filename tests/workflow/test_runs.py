@@ -22,7 +22,7 @@ def test_a_study_ends_with_its_page_and_then_there_is_nothing_to_do(finished):
 
 def test_file_times_and_lost_records_change_nothing(finished):
     for path in finished.folder.rglob("*"):
-        if path.is_file() and "results" in path.parts or "data" in path.parts:
+        if (path.is_file() and "results" in path.parts) or "data" in path.parts:
             stamp = random.randint(10**9, 17 * 10**8)
             os.utime(path, (stamp, stamp))
     assert finished.snakemake() == {}

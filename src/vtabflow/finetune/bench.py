@@ -8,6 +8,7 @@ prints one line of JSON. The bare step is the same compiled trunk, head, loss an
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -97,7 +98,7 @@ def _bare(learner: Learner, x: torch.Tensor, y: torch.Tensor, rate: float, steps
     return between(start, mark(learner.device), learner.device)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m vtabflow.finetune.bench", description="bare step against real loop"
     )
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--resize", default="legacy", choices=("legacy", "antialias"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    print(json.dumps(measure(**vars(parser.parse_args()))), flush=True)
+    print(json.dumps(measure(**vars(parser.parse_args(arguments)))), flush=True)
 
 
 if __name__ == "__main__":

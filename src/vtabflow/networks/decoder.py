@@ -4,6 +4,8 @@ The VTAB authors did not publish theirs. This one has the shape of BigGAN's gene
 M2-M5, inferred): a linear layer to 4x4, up-blocks with a skip, BN-ReLU-3x3-tanh.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ class Decoder(nn.Module):
             )
         widths = [channels * m for m in MULTIPLIERS[-blocks - 1 :]]
         self.start = nn.Linear(latent, 16 * widths[0])
-        self.blocks = nn.Sequential(*(UpBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+        self.blocks = nn.Sequential(*(UpBlock(a, b) for a, b in itertools.pairwise(widths)))
         self.norm = norm(channels)
         self.last = nn.Conv2d(channels, 3, 3, padding=1)
 

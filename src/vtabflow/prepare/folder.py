@@ -52,7 +52,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
     settings = spec["settings"]
     path = settings["path"]
     with listing(path) as found:
-        skipped = {stray: "lies in no class folder" for stray in found.strays}
+        skipped = dict.fromkeys(found.strays, "lies in no class folder")
         known = [(entry, found.crc(entry)) for entry in found.entries]
         _check_unchanged(spec, found, known)
         files = _readable(found, known, skipped)

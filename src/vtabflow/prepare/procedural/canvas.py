@@ -92,7 +92,7 @@ def noise(rng: np.random.Generator, size: int, cells: float, octaves: int = 1) -
     """Smooth value noise in [0, 1], (size, size): about `cells` blobs across, detail half as strong an octave."""
     total, weight = np.zeros((size, size)), 0.0
     for octave in range(octaves):
-        n = max(int(round(cells * 2**octave)), 1)
+        n = max(round(cells * 2**octave), 1)
         values = rng.random((n + 1, n + 1))
         position = (np.arange(size) + 0.5) / size * n
         low = np.minimum(position.astype(int), n - 1)
