@@ -2,6 +2,7 @@
 # make figures                pull data, encoders and scores from the DVC remote, then the report
 # make test | test-slow       the tests: under 25 minutes with the installation | the whole demo and many kills
 # make lint | format          what `make test` checks first | mend what can be mended
+# make schema                 write workflow/schemas/params.schema.json, for editors, after a change in study.py
 # make lock                   solve requirements.lock again after a change in pyproject.toml
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 # The code of this folder, also when the environment is shared with another clone.
 export PYTHONPATH := $(CURDIR)/src
 
-.PHONY: report figures test test-slow lint format lock
+.PHONY: report figures test test-slow lint format schema lock
 
 report: $(MADE)
 	@vtabflow check $(PARAMS)
@@ -28,7 +29,7 @@ figures: $(MADE)
 	$(MAKE) report
 
 test: lint
-	python -m pytest -q -m "not slow" --durations=15
+	python -m pytest -q -n 2 --dist worksteal -m "not slow" --durations=15
 
 test-slow: $(MADE)
 	python -m pytest -q -m slow --durations=15
@@ -45,6 +46,9 @@ format: $(MADE)
 	ruff check --fix .
 	ruff format .
 	snakefmt workflow
+
+schema: $(MADE)
+	python -c 'import json; from vtabflow.study import Study; print(json.dumps(Study.model_json_schema(), indent=1))' > workflow/schemas/params.schema.json
 
 lock:
 	uv pip compile --universal --generate-hashes --extra dev --python-version 3.11 --no-header pyproject.toml -o requirements.lock

@@ -1,6 +1,7 @@
 """params.yaml is checked on load: every mistake becomes one sentence that names the file, the key and the right name."""
 
 import copy
+import json
 
 import pytest
 import yaml
@@ -97,3 +98,16 @@ def test_whose_word_counts(smoke):
     assert study.method_settings("vae")["learning_rate"] == 0.002
     assert study.method_settings("vae")["steps"] == 7
     assert study.method_settings("rotation")["steps"] == 60
+
+
+def test_the_schema_for_editors_is_the_one_that_is_checked(root):
+    written = json.loads((root / "workflow/schemas/params.schema.json").read_text())
+    assert written == json.loads(json.dumps(Study.model_json_schema())), "run `make schema`"
+
+
+def test_the_seeds_study_has_the_settings_of_the_demo(root):
+    """So that it shares encoders, stores and the first seed with it."""
+    demo, seeds = load(root / "params.yaml"), load(root / "studies/seeds.yaml")
+    for name in ("upstream", "prepare", "pretrain", "finetune"):
+        assert getattr(seeds, name) == getattr(demo, name)
+    assert set(seeds.tasks) <= set(demo.tasks) and set(seeds.methods) <= set(demo.methods)

@@ -235,3 +235,24 @@ def test_compilation_depends_on_the_cell_alone(monkeypatch):
     assert not workshop.worth_compiling({**cell, "image_size": 8}, gpu)
     monkeypatch.setenv("VTABFLOW_COMPILE", "0")
     assert not workshop.worth_compiling(cell, gpu)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: training steps are recorded as CUDA graphs there")
+def test_recorded_steps_train_as_launched_ones_do(monkeypatch):
+    device = torch.device("cuda")
+    images = torch.randint(0, 256, (200, 32, 32, 3), dtype=torch.uint8).numpy()
+    labels = torch.randint(0, 5, (200,), device=device)
+    view = view_of(32, "legacy", {"low": -1.0, "high": 1.0}, device)
+    examples = Examples(Pictures([images], device), labels, view)
+    losses = {}
+    for graphs in ("0", "1"):
+        monkeypatch.setenv("VTABFLOW_GRAPHS", graphs)
+        trunk = build("resnet-small", 0).to(device).to(memory_format=torch.channels_last)
+        start = {key: tensor.clone() for key, tensor in trunk.state_dict().items()}
+        learner = Learner(trunk, trunk, start, trunk.features, 5, settings(precision="float32", batch=64), device)
+        fits = [learner.fit(examples, learner.schedule(0.05, 30), seed=3) for _ in range(2)]
+        assert fits[0].loss == pytest.approx(fits[1].loss, rel=1e-3), "the second training starts where the first did"
+        assert (learner.recorded is not None) == (graphs == "1")
+        losses[graphs] = fits[0].loss
+    assert losses["1"] == pytest.approx(losses["0"], rel=1e-3)
