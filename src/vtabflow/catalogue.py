@@ -29,6 +29,8 @@ class MethodInfo:
     streams: dict[str, str]
     defaults: dict[str, Any]
     settings: dict[str, Any]
+    ranges: dict[str, tuple[float, float]]
+    sizes: tuple[int, ...]
     networks: dict[str, str]
     turns: tuple[str, ...]
     smallest_batch: int
@@ -158,5 +160,11 @@ def _check(info: MethodInfo, path: Path) -> None:
     wrong = [source for source in info.streams.values() if source not in SOURCES]
     if wrong:
         raise UserError(f"{where}: a stream draws from {' or '.join(SOURCES)}, not from {wrong[0]!r}; change it")
+    for name, (lowest, highest) in info.ranges.items():
+        if name not in info.settings or not lowest <= info.settings[name] <= highest:
+            raise UserError(
+                f"{where}: ranges[{name!r}] must be of one of its settings and include the default; "
+                "change the range, the default or the name"
+            )
     if bool(info.streams) != bool(info.turns):
         raise UserError(f"{where}: a method has streams and turns, or neither; declare both")

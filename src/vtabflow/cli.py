@@ -63,16 +63,16 @@ def parser() -> argparse.ArgumentParser:
     code = commands.add_parser("code", help="code.lock: say, accept or bump what has changed in the code")
     code.add_argument("action", choices=["status", "accept", "bump"], help="accept: same results; bump: new results")
     code.add_argument("units", nargs="*", help="for example methods/rotation (default: all that have changed)")
-    bench = commands.add_parser(
-        "bench", help="images/s of the real fine-tuning loop beside the bare step", add_help=False
-    )
-    bench.add_argument("arguments", nargs=argparse.REMAINDER)
+    commands.add_parser("bench", help="images/s of the real fine-tuning loop beside the bare step", add_help=False)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors meant for people are printed as one sentence, without a traceback."""
-    arguments = parser().parse_args(argv)
+    arguments, rest = parser().parse_known_args(argv)
+    if rest and arguments.command != "bench":
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = rest
     signal.signal(signal.SIGTERM, _terminated)
     try:
         return _run(arguments)
@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> int:
     elif command == "bench":
         from vtabflow.finetune import bench
 
-        bench.main(arguments.arguments)
+        bench.main(arguments.rest)
     elif command == "methods":
         _methods()
     elif command == "code":

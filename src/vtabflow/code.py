@@ -45,7 +45,9 @@ def units(package: Path = PACKAGE) -> dict[str, Unit]:
         found.append(Unit(f"networks/{module}", ("networks.table", f"networks.{module}")))
     for path in sorted((package / "methods").glob("*.py")):
         if path.stem not in NOT_METHODS:
-            found.append(Unit(f"methods/{path.stem}", ("pretrain.step", f"methods.{path.stem}")))
+            # A method that draws nothing from an upstream set is not trained: the loop has no part in its result.
+            loop = ("pretrain.step",) if trains(path) else ()
+            found.append(Unit(f"methods/{path.stem}", (*loop, f"methods.{path.stem}")))
     return {unit.name: unit for unit in found}
 
 
@@ -73,6 +75,14 @@ def module_literals(path: Path) -> dict[str, Any]:
             with suppress(ValueError):
                 found[target.id] = ast.literal_eval(value)
     return found
+
+
+def trains(path: Path) -> bool:
+    """Whether a method's file declares a class with streams (see methods/base.py)."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "streams":
+            return ast.literal_eval(node.value) != {}
+    return True
 
 
 def _normal(node: Any) -> Any:

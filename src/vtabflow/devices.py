@@ -11,9 +11,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+
+from vtabflow.errors import UserError
 
 WAIT_SECONDS = 0.5  # between two looks at the locks
 
@@ -39,7 +39,9 @@ def pool() -> list[str]:
 
 
 def lock_folder() -> Path:
-    """Host-local, one for each user: locks on a network file system would not tell two hosts' devices apart."""
+    """Host-local (locks on a network file system would not tell two hosts' devices apart) and one for each user: who shares a
+    machine's GPUs with other users names one folder for all in VTABFLOW_LOCKS, or divides them by CUDA_VISIBLE_DEVICES.
+    """
     return Path(os.environ.get("VTABFLOW_LOCKS") or Path(tempfile.gettempdir()) / f"vtabflow-locks-{os.getuid()}")
 
 
@@ -53,7 +55,11 @@ def lease(count: int = 1) -> list[str]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return []
     folder = lock_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if "VTABFLOW_LOCKS" not in os.environ and folder.stat().st_uid != os.getuid():
+        raise UserError(
+            f"the folder of GPU locks {folder} is another user's; set VTABFLOW_LOCKS to a folder of your own"
+        )
     said = False
     while True:
         taken = _try(folder, devices, min(count, len(devices)))
@@ -66,28 +72,28 @@ def lease(count: int = 1) -> list[str]:
         time.sleep(WAIT_SECONDS)
 
 
-_held: list[IO[str]] = []  # the locks of this process; closing a file ends its lock
+_held: list[int] = []  # the lock files of this process: they stay open, and closing one would end its lock
 
 
 def _try(folder: Path, devices: list[str], count: int) -> list[str]:
-    with ExitStack() as stack:
-        taken, files = [], []
-        for device in devices:
-            file = open(folder / f"{device.replace('/', '_')}.lock", "w")  # noqa: SIM115 - held as long as the process
-            stack.callback(file.close)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            taken.append(device)
-            files.append(file)
-            if len(taken) == count:
-                for kept in files:
-                    # Dataloader workers and compilers that outlive a killed parent must not hold the device.
-                    os.set_inheritable(kept.fileno(), False)
-                _held.extend(files)
-                stack.pop_all()
-                return taken
+    taken: list[str] = []
+    files: list[int] = []
+    for device in devices:
+        # Not followed if it is a link: in a shared temporary directory somebody else may have put one there.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(folder / f"{device.replace('/', '_')}.lock", flags, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            continue
+        taken.append(device)
+        files.append(file)
+        if len(taken) == count:
+            _held.extend(files)
+            return taken
+    for file in files:
+        os.close(file)
     return []
 
 

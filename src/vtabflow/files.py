@@ -1,8 +1,10 @@
 """Writing results so that what is there is right: big files first, the small JSON last, each by rename."""
 
+import glob
 import hashlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +42,10 @@ def writing(path: Path | str) -> Iterator[IO[bytes]]:
     path = Path(path)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        _sweep(path)
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.{socket.gethostname()}-{os.getpid()}."
+        )
     try:
         with _explained(path), os.fdopen(handle, "wb") as stream:
             yield stream
@@ -55,6 +60,14 @@ def writing(path: Path | str) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of `path` left that were killed on this host."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(socket.gethostname())}-*"):
+        writer = left.name.rpartition(".")[0].rpartition("-")[2]
+        if writer.isdigit() and not Path(f"/proc/{writer}").exists() and Path("/proc/self").exists():
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

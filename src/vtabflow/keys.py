@@ -4,20 +4,24 @@ A key holds what goes in (settings, digests of images and labels, code identity)
 threads, devices, paths, file times). Nothing here imports torch; a study of 684 cells takes well under a second.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vtabflow import catalogue
 from vtabflow.code import CodeLock
-from vtabflow.files import digest, read_json, write_json
+from vtabflow.errors import UserError
+from vtabflow.files import canonical, digest, read_json, write_json
 from vtabflow.networks.table import NETWORKS
 from vtabflow.prepare.fingerprint import identity as folder_identity
+from vtabflow.prepare.fingerprint import scan
 from vtabflow.prepare.tasks import UPSTREAM_STANDIN, Task, renderers
 from vtabflow.study import Study
 
 Spec = dict[str, Any]
 SPECS = Path("results/specs")
+ROWS_1K = {"train": 800, "val": 200}  # protocol.md section 1.2: train800, val200
 FINGERPRINTS = Path("scratch/fingerprints.json")
 
 
@@ -62,9 +66,11 @@ class _Planner:
             made.stores[upstream["key"]] = upstream
         made.encoders = {spec["key"]: spec for spec in encoders.values()}
         # Task by task, so that the cells of a pack share a store.
-        for name in self.study.tasks:
+        task_stores = {name: self._task_store(self.study.task(name)) for name in self.study.tasks}
+        if any(spec["upstream"] for spec in encoders.values()):
+            self._refuse_shared_images(upstream, list(task_stores.values()))
+        for name, store in task_stores.items():
             task = self.study.task(name)
-            store = self._task_store(task)
             made.stores[store["key"]] = store
             for budget in self.study.budgets:
                 for method in self.study.methods:
@@ -76,41 +82,51 @@ class _Planner:
         return made
 
     # ---- stores
+    # A store's key holds all that is in it. Its "identity" says, part by part, what its users take from it: a cell the rows of its
+    # budget, an encoder the upstream's images, labels and subset. So more rows elsewhere in a store run nothing again.
 
     def _task_store(self, task: Task) -> Spec:
-        rows = "all" if "full" in self.study.budgets else "1k"
+        budgets = self.study.budgets
         if task.source == "folder":
-            return self._folder_store(task.id, "task", rows)
+            return self._folder_store(task.id, "task", budgets)
         drawn = self.study.prepare.procedural
         counts = {"train": drawn.train, "val": drawn.val, "test": drawn.test}
-        return self._procedural_store(task.dataset, str(task.module), counts, rows)
+        return self._procedural_store(task.dataset, str(task.module), counts, budgets)
 
     def _upstream_store(self) -> Spec:
         if self.study.upstream != UPSTREAM_STANDIN:
-            return self._folder_store(self.study.upstream, "upstream", "all")
+            return self._folder_store(self.study.upstream, "upstream", ("full",))
         drawn = self.study.prepare.procedural
         counts = {"train": drawn.upstream, "val": drawn.val, "test": 0}
-        return self._procedural_store(UPSTREAM_STANDIN, renderers()[UPSTREAM_STANDIN][0], counts, "all")
+        return self._procedural_store(UPSTREAM_STANDIN, renderers()[UPSTREAM_STANDIN][0], counts, ("full",))
 
-    def _procedural_store(self, dataset: str, module: str, counts: dict[str, int], rows: str) -> Spec:
-        settings = {"module": module, "seed": self.study.prepare.procedural.seed, "counts": counts}
-        drawn = {"source": "procedural", "dataset": dataset, **settings}
+    def _procedural_store(self, dataset: str, module: str, counts: dict[str, int], budgets: tuple[str, ...]) -> Spec:
+        seed = self.study.prepare.procedural.seed
         tasks = [task for task, (its_module, _) in renderers().items() if its_module == module]
         classes = {task: renderers()[task][1] for task in tasks}
         code = self.lock.identity(f"prepare/procedural/{module}")
-        return self._store(dataset, "procedural", settings, tasks, classes, rows, drawn, drawn, code)
+        drawn = {"source": "procedural", "dataset": dataset, "seed": seed, "image": self.image, "code": code}
+        trained = digest([drawn, counts["train"]])
+        parts = {
+            "images": trained,
+            "labels": trained,
+            "1k": digest([drawn, {**counts, **ROWS_1K}]),
+            "full": digest([drawn, counts]),
+        }
+        settings = {"module": module, "seed": seed, "counts": counts}
+        return self._store(dataset, "procedural", settings, classes, budgets, parts, code)
 
-    def _folder_store(self, dataset: str, role: str, rows: str) -> Spec:
+    def _folder_store(self, dataset: str, role: str, budgets: tuple[str, ...]) -> Spec:
         folder = self.study.prepare.folders[dataset]
-        path = self.root / folder.path
-        found = folder_identity(path, self.root / FINGERPRINTS)
+        found = folder_identity(self.root / folder.path, self.root / FINGERPRINTS)
         split = {"seed": self.study.prepare.split_seed, "fractions": list(self.study.prepare.split)}
-        settings = {"path": folder.path, "invalid": folder.invalid, "split": split, "role": role}
-        how = {"source": "folder", "role": role, "invalid": folder.invalid, "split": split}
-        images, labels = {**how, "images": found["images"]}, {**how, "labels": found["labels"]}
         code = self.lock.identity("prepare/folder")
-        classes = {dataset: found["classes"]}
-        store = self._store(dataset, "folder", settings, [dataset], classes, rows, images, labels, code)
+        how = {"source": "folder", "role": role, "invalid": folder.invalid, "split": split, "image": self.image}
+        images, labels = digest([how, found["images"], code]), digest([how, found["labels"], code])
+        both = digest([images, labels])
+        parts = {"images": images, "labels": labels, "1k": both, "full": both}
+        settings = {"path": folder.path, "invalid": folder.invalid, "split": split, "role": role}
+        store = self._store(dataset, "folder", settings, {dataset: found["classes"]}, budgets, parts, code)
         # For the job, not for the key: a folder that has changed since it was planned is refused.
         return {**store, "fingerprint": {"images": found["images"], "labels": found["labels"]}}
 
@@ -119,16 +135,13 @@ class _Planner:
         dataset: str,
         source: str,
         settings: Spec,
-        tasks: list[str],
         classes: dict[str, int],
-        rows: str,
-        images: Spec,
-        labels: Spec,
+        budgets: tuple[str, ...],
+        parts: dict[str, str],
         code: str,
     ) -> Spec:
-        # What a cell or an encoder takes from a store does not depend on the rows beyond its own: they are in the store's key alone.
-        identity = {"images": digest([images, self.image, code]), "labels": digest([labels, tasks, code])}
-        key = digest(["store", dataset, identity, rows])
+        rows = "all" if "full" in budgets else "1k"
+        key = digest(["store", dataset, parts if rows == "all" else parts["1k"], rows, list(classes)])
         return {
             "step": "prepare",
             "key": key,
@@ -140,11 +153,27 @@ class _Planner:
             "settings": settings,
             "image": self.image,
             "rows": rows,
-            "tasks": tasks,
+            "tasks": list(classes),
             "classes": classes,
-            "identity": identity,
+            "identity": parts,
             "code": code,
         }
+
+    def _refuse_shared_images(self, upstream: Spec, tasks: list[Spec]) -> None:
+        """Pre-training must not see the images of a task (VTAB's rule): no file may be in the upstream folder and in a task's."""
+        seen: set[tuple[int, int]] = set()
+        for store in [upstream, *(task for task in tasks if task["source"] == "folder")]:
+            if upstream["source"] != "folder":
+                return
+            path = store["settings"]["path"]
+            files = {(size, crc) for _, size, crc in scan(self.root / path, self.root / FINGERPRINTS)["files"]}
+            if store is upstream:
+                seen = files
+            elif shared := len(files & seen):
+                raise UserError(
+                    f"{shared} images of task {store['dataset']} ({path}) are in the upstream set {upstream['dataset']} too: "
+                    "pre-training would see test images; take them out of one of the two"
+                )
 
     # ---- encoders
 
@@ -207,7 +236,7 @@ class _Planner:
         code = self.lock.identity("finetune")
         identity = {
             "encoder": encoder["key"],
-            "task": [task.id, store["identity"]],
+            "task": [task.id, store["identity"][budget]],
             "budget": budget,
             "seed": seed,
             "image_size": self.image["size"],
@@ -307,7 +336,7 @@ def freeze(made: Plan, root: Path | str = ".") -> None:
     """Write every spec to results/specs/<step>/<key>.json: from here on a job reads its spec and never params.yaml."""
     for spec in made.specs():
         path = Path(root) / spec_path(spec["step"], spec["key"])
-        if not path.exists() or read_json(path) != spec:
+        if _read(path) != json.loads(canonical(spec)):
             write_json(path, spec)
 
 
@@ -317,15 +346,31 @@ def spec_path(step: str, key: str) -> Path:
 
 def is_complete(spec: Spec, root: Path | str = ".") -> bool:
     """Whether a result is there: its small JSON is written last. A pack is complete when all its cells are."""
-    if spec.get("step") == "finetune":
+    step, folder = spec.get("step", "cell"), Path(root) / spec.get("folder", "")
+    if step == "finetune":
         return all(is_complete(cell, root) for cell in spec["cells"])
-    last = {"prepare": "manifest.json", "pretrain": "card.json", "report": "card.json"}.get(
-        spec.get("step", ""), "score.json"
-    )
-    path = Path(root) / spec["folder"] / last
-    if spec.get("step") == "report":  # the page of an unfinished study has a card too, which says so
-        return path.exists() and bool(read_json(path)["complete"])
-    return path.exists()
+    if step == "report":
+        return _shows_all(spec, root)
+    return (folder / {"prepare": "manifest.json", "pretrain": "card.json", "cell": "score.json"}[step]).exists()
+
+
+def _shows_all(page: Spec, root: Path | str) -> bool:
+    """Whether a page is there, shows every cell, and none of those that it shows as failed has been run again since."""
+    card = _read(Path(root) / page["folder"] / "card.json")
+    if not card or not card["complete"] or not all(is_complete(cell, root) for cell in page["cells"]):
+        return False
+    if not card["cells"]["failed"]:
+        return True
+    scores = [_read(Path(root) / cell["folder"] / "score.json") for cell in page["cells"]]
+    return sum(score["status"] == "failed" for score in scores) == card["cells"]["failed"]
+
+
+def _read(path: Path) -> Any:
+    """What a small JSON file says; None if it is not there or torn."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
 
 
 def forget_lost(made: Plan, root: Path | str = ".") -> None:
@@ -333,6 +378,6 @@ def forget_lost(made: Plan, root: Path | str = ".") -> None:
     for spec in made.specs():
         if not is_complete(spec, root):
             (Path(root) / spec["receipt"]).unlink(missing_ok=True)
-    page = Path(root) / "results/reports" / made.study.study
-    if not (page / "index.html").exists():
-        (page / ".current" / made.page["key"]).unlink(missing_ok=True)
+    current = Path(root) / "results/reports" / made.study.study
+    if not (current / "index.html").exists() or not (Path(root) / made.page["receipt"]).exists():
+        (current / ".current" / made.page["key"]).unlink(missing_ok=True)

@@ -57,7 +57,13 @@ def collect_garbage(studies: list[str], really: bool) -> None:
         )
     kept: set[str] = set()
     for file in files:
-        kept |= _keys(plan(load(file)))
+        try:
+            kept |= _keys(plan(load(file)))
+        except UserError as error:
+            named = " ".join(name for name in files if name != file)
+            raise UserError(
+                f"what {file} needs cannot be told ({error}), so nothing is removed; name the studies to keep: vtabflow gc {named}"
+            ) from error
     going = sorted(
         folder for pattern in KEYED for folder in Path().glob(pattern) if _is_keyed(folder) and folder.name not in kept
     )

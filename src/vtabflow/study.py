@@ -169,12 +169,20 @@ class Study(Group):
                 raise ValueError(
                     f"methods: there is no method {method}{_nearest(method, methods)}; the methods are: {', '.join(methods)}"
                 )
+            size, sizes = self.prepare.image_size, methods[method].sizes
+            if sizes and size not in sizes:
+                raise ValueError(f"prepare.image_size is {size}: {method} can make {', '.join(map(str, sizes))}")
+            batch, smallest = self.method_settings(method)["batch"], methods[method].smallest_batch
+            if methods[method].streams and batch < smallest:
+                raise ValueError(f"pretrain.batch is {batch}: {method} needs at least {smallest}")
         for method in self.pretrain.per_method:
             if method not in methods:
                 raise ValueError(f"pretrain.per_method: there is no method {method}{_nearest(method, methods)}")
             self.method_settings(method)
         for task in self.tasks:
             self.task(task)
+        if self.upstream in self.tasks:
+            raise ValueError(f"upstream: {self.upstream} is a task too; pre-training would see its test images")
         if self.upstream != UPSTREAM_STANDIN and self.upstream not in self.prepare.folders:
             known = [UPSTREAM_STANDIN, *self.prepare.folders]
             raise ValueError(
@@ -211,6 +219,9 @@ class Study(Group):
                 )
             if key in info.settings and not _same_kind(value, info.settings[key]):
                 raise ValueError(f"{place}: {value!r} should be of the kind of its default {info.settings[key]!r}")
+            low, high = info.ranges.get(key, (None, None))
+            if low is not None and not low <= value <= high:
+                raise ValueError(f"{place} is {value!r}: it should be from {low:g} to {high:g}")
         common_given = {key: value for key, value in {**common, **info.defaults, **given}.items() if key in common}
         try:
             checked = Pretrain(**common_given).model_dump(exclude={"network", "seed", "subset", "per_method"})

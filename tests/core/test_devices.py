@@ -67,7 +67,7 @@ def test_the_pool_of_a_scheduler_is_respected(monkeypatch, tmp_path):
     taken = devices.lease(random.choice([2, 3]))  # more than there are: all that there are
     assert taken == ["GPU-ab/1", "5"] and os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-ab/1,5"
     for held in devices._held:
-        held.close()
+        os.close(held)
     devices._held.clear()
 
 

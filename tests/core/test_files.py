@@ -59,3 +59,23 @@ def test_digests_are_of_the_value():
     assert canonical({"b": "é", "a": None}) == '{"a":null,"b":"\\u00e9"}'
     seeds = {seed_of("order", 0, i) for i in range(1000)}
     assert len(seeds) == 1000 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path):
+    """A writer is killed between the write and the rename; the next write of the file removes its rest, another's in progress stays."""
+    path = tmp_path / "big.npy"
+    code = "import sys, time; from vtabflow.files import writing\nwith writing(sys.argv[1]) as f: f.write(bytes(10)); f.flush(); print('in', flush=True); time.sleep(60)"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "in\n"
+    writers[0].kill()
+    writers[0].wait()
+    assert len(os.listdir(tmp_path)) == 2
+    write_json(path, 1)
+    assert len(os.listdir(tmp_path)) == 2 and path.exists(), "the file, and the part of the writer that is alive"
+    writers[1].kill()
+    writers[1].wait()
+    write_json(path, 2)
+    assert os.listdir(tmp_path) == ["big.npy"]

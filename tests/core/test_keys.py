@@ -1,6 +1,7 @@
 """What runs again after each kind of change: the whole point of the keys."""
 
 import copy
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from vtabflow.errors import UserError
 from vtabflow.keys import Plan, forget_lost, freeze, is_complete, plan, spec_path
 from vtabflow.study import Study
 
@@ -80,7 +82,9 @@ def test_learning_rates(base, root):
 
 
 def test_one_methods_setting(base, root):
-    again, after = compare(base, root, "pretrain.per_method", {"rotation": {"learning_rate": 0.02}})
+    again, after = compare(
+        base, root, "pretrain.per_method", {"vae": {"channels": 8}, "rotation": {"learning_rate": 0.02}}
+    )
     assert again["encoders"] == {"rotation"} and not again["stores"]
     assert again["cells"] == {cell for cell in everything(after) if cell[0] == "rotation"}
 
@@ -201,6 +205,28 @@ def test_another_clone_and_a_dirty_one(tmp_path, root):
     assert differing == {"vae"}
 
 
+def test_rows_that_nobody_reads_change_nothing(base, root):
+    """More validation images of the upstream serve the probe alone; more training images are not in the 1k budget."""
+    again, _ = compare(base, root, "prepare.procedural.train", 1200)
+    assert {cell[2] for cell in again["cells"]} == {"full"} and not again["encoders"]
+    again, _ = compare(base, root, "prepare.procedural.val", 300)
+    assert {cell[2] for cell in again["cells"]} == {"full"} and not again["encoders"]
+    again, after = compare(base, root, "prepare.procedural.test", 210)
+    assert again["cells"] == everything(after) and not again["encoders"]
+    again, _ = compare(base, root, "prepare.procedural.upstream", 1100)
+    assert again["encoders"] == {"vae", "rotation", "semi-rotation-10", "sup-100"} and again["stores"] == {
+        "upstream-standin"
+    }
+
+
+def test_upstream_images_that_are_in_a_task_are_refused(own, tmp_path):
+    shutil.copy(tmp_path / "pets/cat/1.png", tmp_path / "up/train/sky/copy.png")
+    with pytest.raises(UserError, match="1 images of task pets .* are in the upstream set up too"):
+        made(own, tmp_path)
+    own["methods"] = ["from-scratch"]
+    made(own, tmp_path)  # nothing is pre-trained
+
+
 def test_planning_is_quick_and_light(root, base):
     """Well under a second for 684 cells, without torch."""
     base["tasks"] = list(yaml.safe_load((root / "params.yaml").read_text())["tasks"])
@@ -223,13 +249,14 @@ def test_specs_are_frozen_and_lost_results_forgotten(base, root, tmp_path):
     freeze(p, tmp_path)
     for spec in p.specs():
         path = tmp_path / spec_path(spec["step"], spec["key"])
-        before = path.stat().st_mtime_ns
-        assert path.exists()
+        assert json.loads(path.read_text())["key"] == spec["key"]
         assert not is_complete(spec, tmp_path)
         receipt = tmp_path / spec["receipt"]
         receipt.parent.mkdir(parents=True, exist_ok=True)
         receipt.write_text("{}")
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/specs/*/*.json")}
+    assert len(stamps) == len(p.specs())
     freeze(p, tmp_path)
-    assert path.stat().st_mtime_ns == before, "what is frozen is not written again"
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}, "what is frozen is not written again"
     forget_lost(p, tmp_path)
     assert not any((tmp_path / spec["receipt"]).exists() for spec in p.specs())

@@ -8,7 +8,7 @@ import torch
 from finetune_place import COUNTS, make_encoder, make_store, result
 from safetensors.torch import save_file
 
-from vtabflow.errors import UserError
+from vtabflow.errors import RunError, UserError
 from vtabflow.files import read_json
 from vtabflow.finetune import loop, step
 from vtabflow.networks.table import build
@@ -85,7 +85,7 @@ def test_weights_of_another_architecture_are_named(place):
         "extra",
     ):
         assert word in str(caught.value)
-    assert [step.is_complete(cell) for cell in cells] == [True, False, False], "what is finished stays finished"
+    assert [step.is_complete(cell) for cell in cells] == [True, False, True], "the others go on"
     assert not Path("results/packs/p.json").exists()
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="not a whole safetensors file"):
@@ -96,6 +96,40 @@ def test_weights_of_another_architecture_are_named(place):
     Path("results/encoders/odd/k/card.json").unlink()
     with pytest.raises(UserError, match="there is no encoder at results/encoders/odd/k"):
         step.run(place.pack(cells[1]))
+
+
+def test_labels_that_are_refused_stop_their_cells_only(place, capsys):
+    """Two of four cells cannot be made: the others are finished, the first error is raised, no receipt is written."""
+    path = Path("data/stores/toy/k/labels/colour-standin.train.npy")
+    labels = np.load(path)
+    np.save(path, (labels + 1) % 3)
+    cells = [place.cell(m, task, steps=[2]) for m in "ab" for task in ("colour-standin", "side-standin")]
+    with pytest.raises(UserError) as caught:
+        step.run(place.pack(*cells))
+    said = str(caught.value)
+    assert said.startswith("cell a/colour-standin/full/0: store data/stores/toy/k: labels/colour-standin.train.npy")
+    assert said.endswith("(2 of 4 cells failed, the others are finished)")
+    assert [step.is_complete(cell) for cell in cells] == [False, True, False, True]
+    assert not Path("results/packs/p.json").exists()
+    assert "b/colour-standin/full/0: not made: store" in capsys.readouterr().out
+    np.save(path, labels)
+    step.run(place.pack(*cells))
+    assert all(map(step.is_complete, cells)) and read_json("results/packs/p.json")["made"] is True
+
+
+def test_a_cell_that_does_not_fit_the_gpu_stops_itself_only(place, monkeypatch):
+    real = loop.Learner.fit
+
+    def fit(self, examples, *args):
+        if self.settings["batch"] == 17:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, examples, *args)
+
+    monkeypatch.setattr(loop.Learner, "fit", fit)
+    large, small = place.cell(batch=17, steps=[2]), place.cell("b", steps=[2])
+    with pytest.raises(RunError, match=r"^cell a/colour-standin/full/0: the GPU .* 17 at 16 px; .* \(1 of 2 cells"):
+        step.run(place.pack(large, small))
+    assert not step.is_complete(large) and result(small)[0]["status"] == "ok"
 
 
 def test_stores_that_do_not_serve_are_refused(place):

@@ -12,9 +12,10 @@ from vtabflow.errors import UserError
 from vtabflow.finetune import data, workshop
 from vtabflow.finetune.data import Examples, Pictures, Vectors, checked_labels, order_of, view_of
 from vtabflow.finetune.encoder import differing
-from vtabflow.finetune.loop import Learner, Schedule
+from vtabflow.finetune.loop import Learner
 from vtabflow.finetune.momentum import Momentum
 from vtabflow.networks.table import build
+from vtabflow.schedule import Schedule
 
 CPU = torch.device("cpu")
 
@@ -227,18 +228,39 @@ def test_differences_of_weights_are_named():
     assert differing(wanted, wanted) == []
 
 
+def test_gradients_that_a_broken_off_cell_left_do_not_reach_the_next():
+    """Out of memory in a backward pass: the shared trunk keeps some gradients."""
+    trunk = build("resnet-small", 1)
+    start = {key: tensor.clone() for key, tensor in trunk.state_dict().items()}
+    x, y = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 1, 0])
+    ends = []
+    for stale in (False, True):
+        learner = Learner(trunk, trunk, start, 64, 3, settings(), CPU)
+        for parameter in trunk.parameters():
+            parameter.grad = torch.ones_like(parameter) if stale else None
+        learner.begin()
+        for _ in range(2):
+            learner.step(x, y, 0.1)
+        ends.append({key: tensor.clone() for key, tensor in trunk.state_dict().items()})
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in start)
+
+
 def test_compilation_depends_on_the_cell_alone(monkeypatch):
     cell = {"image_size": 224, "settings": {"learning_rates": [0.1, 0.01], "steps": [2500, 10000], "batch": 512}}
     assert workshop.planned_images(cell) == (2 * 12500 + 10000) * 512
-    gpu = torch.device("cuda")
-    assert workshop.worth_compiling(cell, gpu) and not workshop.worth_compiling(cell, CPU)
-    assert not workshop.worth_compiling({**cell, "image_size": 8}, gpu)
-    monkeypatch.setenv("VTABFLOW_COMPILE", "0")
-    assert not workshop.worth_compiling(cell, gpu)
+    asked, compiled = [], []
+    monkeypatch.setattr(workshop, "worth_compiling", lambda images, size, device: asked.append((images, size)) or True)
+    monkeypatch.setattr(torch, "compile", lambda trunk, dynamic: compiled.append(trunk) or trunk)
+    shop = workshop.Workshop()
+    for _ in range(2):
+        assert shop.forward("resnet-small", cell) is shop.trunk("resnet-small")
+    assert asked == [(35000 * 512, 224)] * 2 and len(compiled) == 1
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: training steps are recorded as CUDA graphs there")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: training steps are recorded as CUDA graphs there"
+)
 def test_recorded_steps_train_as_launched_ones_do(monkeypatch):
     device = torch.device("cuda")
     images = torch.randint(0, 256, (200, 32, 32, 3), dtype=torch.uint8).numpy()

@@ -45,6 +45,8 @@ def test_what_is_read_is_what_the_class_says(method):
         assert getattr(info, field) == getattr(cls, field), field
     assert info.id == method and info.reference
     assert set(info.defaults) <= COMMON
+    numbers = {name for name, value in info.settings.items() if not isinstance(value, bool | str)}
+    assert set(info.ranges) == numbers, "every number has a range"
     assert not set(info.settings) & COMMON, "a method's own settings have names of their own"
 
 
@@ -66,7 +68,7 @@ def test_unknown_method_is_refused_with_the_nearest():
 
 
 BASE = "class Method:\n    id = ''\n    display = ''\n    family = ''\n    streams = {}\n    defaults = {}\n"
-BASE += "    settings = {}\n"
+BASE += "    settings = {}\n    ranges = {}\n    sizes = ()\n"
 BASE += "    networks = {}\n    turns = ('main',)\n    smallest_batch = 2\n    reference = ''\n"
 ONE = "from vtabflow.methods.base import Method\n\n\nclass One(Method):\n    id = 'one'\n    display = 'One'\n"
 ONE += "    family = 'supervised'\n    streams = {'a': 'labels'}\n    settings = {'x': 1}\n"
@@ -99,6 +101,8 @@ def test_inheritance_within_a_file_and_between_files(tmp_path):
         (ONE.replace("'supervised'", "'super'"), "family"),
         (ONE.replace("'labels'", "'everything'"), "everything"),
         (ONE + "    turns = ()\n", "turns"),
+        (ONE + "    ranges = {'x': (2, 3)}\n", "include the default"),
+        (ONE + "    ranges = {'z': (0, 3)}\n", "of one of its settings"),
         (ONE + "    oops oops\n", "line"),
         (ONE + "\n\nclass Again(One):\n    pass\n", "both declare"),
     ],

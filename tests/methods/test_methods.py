@@ -1,5 +1,6 @@
 """The first five methods: start losses, gradients, what they are given, one batch overfitted."""
 
+import contextlib
 import math
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from vtabflow import catalogue
+from vtabflow.errors import UserError
 from vtabflow.methods.vae import kl
+from vtabflow.networks.decoder import Decoder
 from vtabflow.networks.resnetv2 import ResNetV2
 
 SIZE, CLASSES, BATCH = 16, 7, 12
@@ -137,8 +140,6 @@ def test_methods_without_labels_declare_none_and_ignore_them(name):
 
 @pytest.mark.parametrize("name", ["sup-100", "semi-rotation-10"])
 def test_methods_with_labels_need_classes(name):
-    from vtabflow.errors import UserError
-
     with pytest.raises(UserError, match=name):
         catalogue.load(name)(ResNetV2(**TINY), SIZE, None, {}, 0)
 
@@ -173,3 +174,23 @@ def test_bfloat16_autocast_leaves_losses_in_float32(name):
     with torch.autocast("cpu", torch.bfloat16):
         losses = method.losses("main", batch_for(method), torch.Generator().manual_seed(0))
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+
+def test_the_sizes_of_the_vae_are_those_that_its_decoder_can_make():
+    can = []
+    for size in range(4, 260, 4):
+        with contextlib.suppress(UserError):
+            assert Decoder(2, size, 1).eval()(torch.zeros(1, 2)).shape == (1, 3, size, size)
+            can.append(size)
+    assert tuple(can) == catalogue.info("vae").sizes
+
+
+@pytest.mark.parametrize("method", [name for name, info in catalogue.methods().items() if info.ranges])
+def test_losses_are_finite_at_both_ends_of_every_range(method):
+    """Sizes of layers only at their lower end: the upper one is a bound against slips."""
+    info = catalogue.info(method)
+    for name, ends in info.ranges.items():
+        for value in ends[:1] if name in ("latent", "channels") else ends:
+            made = make(method, **{name: value})
+            found = made.losses("main", batch_for(made), torch.Generator().manual_seed(0))
+            assert all(loss.isfinite() for loss in found.values()), (name, value)

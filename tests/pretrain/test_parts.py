@@ -1,4 +1,4 @@
-"""Schedule, optimisers, checkpoints, the upstream's batches, the probe."""
+"""Schedules from settings, optimisers, checkpoints, the upstream's batches, the probe."""
 
 import numpy as np
 import pytest
@@ -9,25 +9,23 @@ from vtabflow.errors import UserError
 from vtabflow.networks import table
 from vtabflow.prepare.store import open_store
 from vtabflow.pretrain import checkpoint
+from vtabflow.pretrain.loop import schedule
 from vtabflow.pretrain.optimisers import optimiser
 from vtabflow.pretrain.probe import fit, probe
-from vtabflow.pretrain.schedule import rate
 from vtabflow.pretrain.upstream import Order, Upstream, subset
 
 CPU = torch.device("cpu")
 
 
 def test_schedule_values():
-    values = [rate(step, 100, 0.8, 0.04, (0.5, 0.75), 0.1) for step in range(100)]
+    """The step of a decay point still has the old rate, as in fine-tuning (protocol.md 3.1)."""
+    made = schedule({"learning_rate": 0.8, "warmup": 0.04, "decay_at": [0.5, 0.75], "decay_factor": 0.1}, 100)
+    values = [made.rate(step) for step in range(100)]
     np.testing.assert_allclose(values[:6], [0, 0.2, 0.4, 0.6, 0.8, 0.8])
-    np.testing.assert_allclose([values[i] for i in (49, 50, 74, 75, 99)], [0.8, 0.08, 0.08, 0.008, 0.008])
-    assert [rate(step, 60, 1.0, 0, (0.3333333333, 0.6666666667), 0.5) for step in (0, 19, 20, 39, 40)] == [
-        1,
-        1,
-        0.5,
-        0.5,
-        0.25,
-    ]
+    np.testing.assert_allclose([values[i] for i in (50, 51, 75, 76, 99)], [0.8, 0.08, 0.08, 0.008, 0.008])
+    thirds = {"learning_rate": 1.0, "warmup": 0, "decay_at": [0.3333333333, 0.6666666667], "decay_factor": 0.5}
+    made = schedule(thirds, 60)
+    assert [made.rate(step) for step in (0, 20, 21, 40, 41)] == [1, 1, 0.5, 0.5, 0.25]
 
 
 def test_weight_decay_is_on_kernels_only():

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from vtabflow import catalogue
-from vtabflow.errors import UserError
+from vtabflow.errors import RunError, UserError
 from vtabflow.files import read_json
 from vtabflow.methods.base import Method
 from vtabflow.networks import table
@@ -38,6 +39,7 @@ def test_a_trained_encoder(make_spec, method):
     step.run(spec)
     made = card(spec)
     assert made["status"] == "ok" and made["seeded"] is False and made["resumed"] == 0 and made["spec"] == spec
+    assert made["precision"] == ("bfloat16" if torch.cuda.is_available() else "float32") and made["machine"]["name"]
     assert made["input"] == {"size": 16, "low": -1.0, "high": 1.0, "mean": None, "std": None}
     assert made["losses"]["start"].keys() == made["losses"]["end"].keys() and made["images_per_second"] > 0
     assert made["curve"][0]["step"] == 1 and made["curve"][-1]["step"] == 12
@@ -57,7 +59,13 @@ def test_from_scratch_is_the_seeded_initialisation(make_spec):
     spec = make_spec("from-scratch", seed=3)
     step.run(spec)
     made = card(spec)
-    assert made["seeded"] is True and made["upstream"] is None and made["probe"] is None and made["losses"] == {}
+    assert (
+        made["seeded"] is True
+        and made["precision"] is None
+        and made["upstream"] is None
+        and made["probe"] is None
+        and made["losses"] == {}
+    )
     want = table.build("resnet-small", 3).state_dict()
     have = load_file(Path(spec["folder"]) / "encoder.safetensors")
     assert have.keys() == want.keys() and all(torch.equal(have[k], want[k]) for k in want)
@@ -143,6 +151,48 @@ def test_divergence_before_any_checkpoint_leaves_the_first_weights(make_spec):
     assert card(spec)["status"] == "failed"
     have, want = load_file(Path(spec["folder"]) / "encoder.safetensors"), table.build("resnet-small", 0).state_dict()
     assert all(torch.equal(have[k], want[k]) for k in want)
+
+
+def test_a_gpu_without_enough_memory_is_said_with_what_to_do(make_spec, monkeypatch):
+    def losses(self, *args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(catalogue.load("rotation"), "losses", losses)
+    spec = make_spec()
+    with pytest.raises(RunError, match=r"method rotation: .* batches of 16 at 16 px; set a smaller pretrain\.batch"):
+        step.run(spec)
+    assert not Path(spec["folder"]).exists() and not Path(spec["receipt"]).exists()
+
+
+def test_whether_a_run_is_compiled_follows_from_all_its_images_and_their_size(make_spec, monkeypatch):
+    """The four turns of an image count once; two streams count twice."""
+    asked = []
+    monkeypatch.setattr(loop, "worth_compiling", lambda *args: asked.append(args) or False)
+    step.run(make_spec("rotation", "one"))
+    step.run(make_spec("semi-rotation-10", "two"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert asked == [(12 * 16, 16, device), (2 * 12 * 16, 16, device)]
+
+
+def test_sigterm_leaves_the_checkpoint_and_the_next_run_goes_on(make_spec, tmp_path):
+    """The command, ended after its first checkpoint by a scheduler's time limit."""
+    spec = make_spec(steps=100_000)
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    environment = {**os.environ, "VTABFLOW_CHECKPOINT_STEPS": "2"}
+    command = [sys.executable, "-m", "vtabflow", "pretrain", "--threads", "1", "--gpus", "0"]
+    process = subprocess.Popen(
+        [*command, "--spec", str(tmp_path / "spec.json")], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    saved = Path(spec["scratch"]) / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in said and "Traceback" not in said
+    assert os.listdir(spec["scratch"]) == ["checkpoint.pt"], "nothing half-written is left"
+    assert not Path(spec["folder"]).exists() and not Path(spec["receipt"]).exists()
+    assert loop.checkpoint.load(Path(spec["scratch"]), "k")["outcome"]["steps"] >= 2
 
 
 def run_alone(spec, draws, ready):

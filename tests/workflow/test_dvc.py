@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+import yaml
+from clones import ROOT, Project, planned
 
-from .conftest import ROOT, Project, planned
+from vtabflow.study import Study
 
 
 @pytest.fixture
@@ -65,13 +67,26 @@ def test_versions_travel_and_nothing_runs_twice(versioned, tmp_path):
     assert "up to date" in second.run("dvc", "status").stdout
 
 
-def test_every_parameter_of_the_study_is_a_parameter_of_a_stage(root):
-    """A key of the schema that no stage lists could be changed without DVC noticing."""
-    import yaml
+def test_there_and_back_again(versioned):
+    """Settings that were left and come back: nothing is computed, and DVC's metrics are again those of these settings."""
+    project = versioned
+    project.run("dvc", "repro")
+    metrics = project.folder / "results/metrics/micro.json"
+    first, scores = metrics.read_text(), project.results()["scores"]
+    project.params(finetune__learning_rates=[0.03])
+    project.run("dvc", "repro")
+    assert metrics.read_text() != first
+    project.params(finetune__learning_rates=[0.1, 0.01])
+    assert "report" in ran(project.run("dvc", "repro").stdout)
+    assert metrics.read_text() == first and scores < project.results()["scores"]
 
-    from vtabflow.study import Study
 
+def test_every_parameter_of_the_study_is_followed_from_its_stage_on(root):
+    """A key of the schema that no stage lists could be changed without DVC noticing; one that only an early stage lists, too."""
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
-    listed = {key for stage in stages.values() for key in stage["params"]}
-    assert listed == set(Study.model_fields) - {"run"}
     assert list(stages) == ["prepare", "pretrain", "finetune", "report"]
+    listed: set[str] = set()
+    for stage in stages.values():
+        assert listed <= set(stage["params"])
+        listed = set(stage["params"])
+    assert listed == set(Study.model_fields) - {"run"}

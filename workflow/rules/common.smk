@@ -53,7 +53,7 @@ def packs_of_page(wildcards):
 
 
 def published_page(wildcards):
-    return f"{PLAN.page['folder'].rpartition('/')[0]}/.current/{PLAN.page['key']}"
+    return f"results/reports/{PLAN.study.study}/.current/{PLAN.page['key']}"
 
 
 def missing_stores(wildcards):

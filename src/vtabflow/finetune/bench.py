@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from vtabflow.compute import machine, peak_memory, resolved, versions
 from vtabflow.finetune.data import Examples, Pictures, view_of
 from vtabflow.finetune.loop import Learner, between, mark
-from vtabflow.finetune.record import machine, peak_memory, versions
 from vtabflow.networks.table import NETWORKS, build, check
 
 ROUNDS = 5  # Bare and real take turns, so that a clock or a neighbour that changes meets both; medians count.
@@ -75,7 +75,7 @@ def measure(
         "batch": batch,
         "steps": steps,
         "rounds": ROUNDS,
-        "precision": precision,
+        "precision": resolved(precision, device),
         "compiled": compiled,
         "recorded": learner.recorded is not None,
         "images_per_second": {"bare": median(bare), "loop": median(real)},

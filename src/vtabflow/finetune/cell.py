@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vtabflow.compute import machine, peak_memory, resolved, versions
 from vtabflow.errors import RunError
 from vtabflow.files import write_json, write_with
 from vtabflow.finetune.data import Examples
@@ -16,7 +17,6 @@ from vtabflow.finetune.encoder import read_card, start_of
 from vtabflow.finetune.linear import as_features, featurise
 from vtabflow.finetune.loop import Fit, Learner
 from vtabflow.finetune.progress import Progress
-from vtabflow.finetune.record import machine, peak_memory, versions
 from vtabflow.finetune.step import name
 from vtabflow.finetune.sweep import Trial, order_seed, select, sweep
 from vtabflow.finetune.workshop import Workshop, planned_images
@@ -26,7 +26,7 @@ def make(cell: dict[str, Any], workshop: Workshop) -> None:
     """Make a cell's predictions.npz and score.json, print one line, remove its scratch folder.
 
     A numeric failure (no trial with a finite loss, an encoder that failed) is recorded in score.json. UserError for a
-    bad store or encoder.
+    bad store or encoder, RunError if the GPU's memory does not do.
     """
     if workshop.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(workshop.device)
@@ -34,7 +34,8 @@ def make(cell: dict[str, Any], workshop: Workshop) -> None:
         score, predictions = score_of(cell, workshop)
     except torch.OutOfMemoryError as error:
         raise RunError(
-            f"cell {name(cell)}: the GPU ran out of memory; set a smaller finetune.batch or use a GPU with more"
+            f"the GPU ran out of memory with batches of {cell['settings']['batch']} at {cell['image_size']} px; "
+            "set a smaller finetune.batch or use a GPU with more"
         ) from error
     folder = Path(cell["folder"])
     if predictions:
@@ -115,6 +116,7 @@ def _blank(cell: dict[str, Any], workshop: Workshop) -> dict[str, Any]:
         "trials": [],
         **workshop.counts(cell),
         "seconds": 0.0,
+        "precision": resolved(cell["settings"]["precision"], workshop.device),
         "spec": cell,
         "versions": versions(),
         "machine": machine(workshop.device),

@@ -8,15 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtabflow.compute import room
 from vtabflow.errors import UserError
 from vtabflow.prepare.resize import resize
 
 TRAIN_1K, VAL_1K = 800, 200  # The 1k budget: protocol.md section 1.2, train800 and val200.
 # On the CPU a copy beats the memory map only while it is small: beyond this the page cache does the same work.
 RESIDENT_ON_CPU = 2**30
-# Half of what is free on a GPU; the other half is for activations (ResNet-50, 224 px, batch 512, bf16: about 25 GB of
-# an H100's 80).
-RESIDENT_SHARE = 0.5
 
 
 class Pictures:
@@ -162,6 +160,4 @@ def checked_labels(labels: np.ndarray, classes: int, rows: int, where: str) -> n
 
 def _room(device: torch.device) -> int:
     """Bytes of images that may stay on the device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * RESIDENT_SHARE)
-    return RESIDENT_ON_CPU
+    return room(device) if device.type == "cuda" else RESIDENT_ON_CPU

@@ -3,37 +3,20 @@
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vtabflow.compute import autocast
 from vtabflow.finetune.data import Examples, order_of
 from vtabflow.finetune.momentum import Momentum
+from vtabflow.schedule import Schedule
 
 CHECK_EVERY = 250  # Steps between looks at the losses: each is a host synchronisation, a few ms in 250 steps of 70 ms.
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rate over `steps`: piecewise constant, with a linear warm-up. protocol.md section 3.1."""
-
-    learning_rate: float
-    steps: int
-    warmup: float = 0.0
-    decay_at: tuple[float, ...] = ()
-    decay_factor: float = 0.1
-
-    def rate(self, step: int) -> float:
-        """The rate of a step counted from 0. With a decay at 300, step 300 has the old rate and 301 the new; warm-up
-        starts at 0.
-        """
-        decays = sum(step > round(fraction * self.steps) for fraction in self.decay_at)
-        warmup = round(self.warmup * self.steps)
-        return self.learning_rate * self.decay_factor**decays * (min(1.0, step / warmup) if warmup else 1.0)
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,8 @@ class Learner:
         self.trunk, self.forward, self.start = trunk, forward, start
         self.features, self.classes = features, classes
         self.settings, self.device = settings, device
-        self.precision = autocast_of(settings["precision"], device)
+        # Without the cache of cast weights: steps are recorded.
+        self.precision = partial(autocast, settings["precision"], device, cache=False)
         self.head = nn.Linear(features, classes, device=device)
         self.optimiser = Momentum([self.trunk, self.head], settings["momentum"], settings["weight_decay"])
         self.recorded: Recorded | None = None
@@ -85,6 +69,8 @@ class Learner:
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         self.trunk.train()
+        # The trunk is shared: a cell that ended between a backward pass and its step (no memory) has left gradients.
+        self.trunk.zero_grad()
         self.optimiser.reset()
 
     def step(self, x: Tensor, y: Tensor, rate: float | Tensor) -> Tensor:
@@ -187,15 +173,6 @@ class Recorded:
         self.rate.fill_(rate)
         self.graph.replay()
         return self.loss
-
-
-def autocast_of(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """auto: bfloat16 on a GPU that has it, float32 elsewhere. float32 leaves torch's defaults (cuDNN may use TF32)."""
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    enabled = precision == "bfloat16"
-    # Without its cache of cast weights: a recorded step must cast them itself each time.
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def data_seconds(examples: Examples, order: Tensor, batch: int, device: torch.device) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vtabflow.files import digest, read_json, seed_of, write_json, write_with
+from vtabflow.files import read_json, seed_of, write_json, write_with
 from vtabflow.finetune.data import Examples
 from vtabflow.finetune.loop import Learner
 from vtabflow.finetune.progress import Progress
@@ -42,12 +42,16 @@ def order_seed(cell: dict[str, Any], learning_rate: float, steps: int) -> int:
 
 
 def sweep(cell: dict[str, Any], learner: Learner, train: Examples, val: Examples, progress: Progress) -> list[Trial]:
-    """Run every trial that is not in the cell's scratch folder yet; each is saved there as soon as it is finished."""
+    """Run every trial that is not in the cell's scratch folder yet; each is saved there as soon as it is finished.
+
+    The scratch folder is named by the cell's key, which holds all that a trial is made from, the sweep included: what
+    lies there is of this very sweep, and a changed sweep starts anew.
+    """
     trials = []
     true = val.labels.cpu().numpy()
     settings = settings_of(cell)
     for number, (rate, steps) in enumerate(settings):
-        trial = saved(cell, number, rate, steps)
+        trial = saved(cell, number)
         if trial is None:
             progress.label = f"trial {number + 1} of {len(settings)}, {rate:g} x {steps} steps"
             trial = run_trial(cell, learner, train, val, true, rate, steps, progress)
@@ -92,18 +96,15 @@ def save(cell: dict[str, Any], number: int, trial: Trial) -> None:
     if trial.val_pred is not None:
         predictions = trial.val_pred
         write_with(path.with_suffix(".npz"), lambda stream: np.savez(stream, val_pred=predictions))
-    write_json(path, {"identity": _identity(cell, trial.learning_rate, trial.steps), **trial.row()})
+    write_json(path, trial.row())
 
 
-def saved(cell: dict[str, Any], number: int, rate: float, steps: int) -> Trial | None:
-    """The finished trial in the scratch folder, if it is one of exactly these settings."""
+def saved(cell: dict[str, Any], number: int) -> Trial | None:
+    """Trial `number` of the sweep, if it is finished and in the scratch folder."""
     path = _path(cell, number)
     if not path.is_file():
         return None
-    row = read_json(path)
-    if row.pop("identity") != _identity(cell, rate, steps):
-        return None
-    trial = Trial(**row)
+    trial = Trial(**read_json(path))
     if trial.status == "ok":
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
             trial.val_pred = arrays["val_pred"]
@@ -112,10 +113,3 @@ def saved(cell: dict[str, Any], number: int, rate: float, steps: int) -> Trial |
 
 def _path(cell: dict[str, Any], number: int) -> Path:
     return Path(cell["scratch"]) / f"trial-{number}.json"
-
-
-def _identity(cell: dict[str, Any], rate: float, steps: int) -> str:
-    """All that a trial is made from but the other trials: adding a learning rate to the sweep keeps those done."""
-    settings = {name: value for name, value in cell["settings"].items() if name not in ("learning_rates", "steps")}
-    names = ("task", "budget", "seed", "classes", "image_size", "encoder", "store", "code")
-    return digest([{name: cell[name] for name in names}, settings, rate, steps])

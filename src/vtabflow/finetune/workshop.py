@@ -1,21 +1,17 @@
 """What the cells of one process share: stores, images on the device, networks and their compiled form."""
 
-import os
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vtabflow.compute import worth_compiling
 from vtabflow.errors import UserError
 from vtabflow.finetune.data import Examples, Pictures, checked_labels, rows_of, view_of
 from vtabflow.networks.table import build
 from vtabflow.prepare.store import Store, open_store
-
-# Compiling ResNet-50 costs about a minute and takes a step at 224 px from 5,383 to 7,319 images/s on an H200, 49 us
-# an image: the minute is earned back after 1.2 million images of 224 x 224. [INF] The minute is inferred, not
-# measured here.
-COMPILE_FROM_PIXELS = 6e10
 
 
 class Workshop:
@@ -83,11 +79,17 @@ class Workshop:
     def forward(self, network: str, cell: dict[str, Any]) -> Callable[[Tensor], Tensor]:
         """How the network is called in training: compiled where that pays, with one fixed batch shape."""
         trunk = self.trunk(network)
-        if not worth_compiling(cell, self.device):
+        if not worth_compiling(planned_images(cell), cell["image_size"], self.device):
             return trunk
         if network not in self.compiled:
             self.compiled[network] = torch.compile(trunk, dynamic=False)
         return self.compiled[network]
+
+    def tidy(self) -> None:
+        """Give the GPU back what a cell that was not made has left: its allocations do not fit the next one's."""
+        if self.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def _labels(self, cell: dict[str, Any], split: str, rows: int) -> Tensor:
         where = f"store {cell['store']['folder']}, {split} of {cell['task']},"
@@ -109,10 +111,3 @@ def planned_images(cell: dict[str, Any]) -> int:
     settings = cell["settings"]
     steps = len(settings["learning_rates"]) * sum(settings["steps"]) + max(settings["steps"])
     return int(steps * settings["batch"])
-
-
-def worth_compiling(cell: dict[str, Any], device: torch.device) -> bool:
-    """Whether a cell trains long enough for compilation; never on a CPU, nor with VTABFLOW_COMPILE=0."""
-    if device.type != "cuda" or os.environ.get("VTABFLOW_COMPILE") == "0":
-        return False
-    return planned_images(cell) * cell["image_size"] ** 2 >= COMPILE_FROM_PIXELS

@@ -32,6 +32,8 @@ class Method(nn.Module):
         classes) or "subset" (the labelled subset, with classes). Each stream yields `settings["batch"]` images a turn.
     defaults: the study's common pre-training settings in which this method departs from the study's defaults.
     settings: the method's own settings, with their defaults.
+    ranges: own setting -> (lowest, highest) value that it may have, both included; a setting without one is not checked.
+    sizes: the image sizes that the method can work at, in pixels; empty for any.
     networks: study's network -> network of the same size class that this method uses instead (patch stems, critics).
     turns: the players' turns in one step, in order. Each turn draws its own batch and makes one optimiser step.
     smallest_batch: fewer images in a batch than this are refused.
@@ -43,6 +45,8 @@ class Method(nn.Module):
     streams: dict[str, str] = {}
     defaults: dict[str, Any] = {}
     settings: dict[str, Any] = {}
+    ranges: dict[str, tuple[float, float]] = {}
+    sizes: tuple[int, ...] = ()
     networks: dict[str, str] = {}
     turns: tuple[str, ...] = ("main",)
     smallest_batch: int = 2

@@ -20,6 +20,7 @@ class Rotation(Method):
     family = "self-supervised"
     streams = {"images": "images"}
     settings = {"crop_area_min": 0.05}
+    ranges = {"crop_area_min": (0.01, 1.0)}
     reference = "Gidaris et al. 2018, arXiv:1803.07728; google/revisiting-self-supervised self_supervision/rotation.py"
 
     def build(self) -> None:

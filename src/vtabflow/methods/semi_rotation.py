@@ -23,6 +23,7 @@ class SemiRotation10(Method):
     streams = {"unlabelled": "images", "labelled": "subset"}
     defaults = {"learning_rate": 0.03, "weight_decay": 1e-3}
     settings = {"crop_area_min": 0.05, "rotation_weight": 1.0}
+    ranges = {"crop_area_min": (0.01, 1.0), "rotation_weight": (0.0, 1e3)}
     reference = "Zhai et al. 2019 (S4L), arXiv:1905.03670; google-research/s4l semi_supervised/rotation.py"
 
     def build(self) -> None:

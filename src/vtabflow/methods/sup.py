@@ -22,6 +22,7 @@ class Sup100(Method):
     family = "supervised"
     streams = {"labelled": "labels"}
     settings = {"crop_area_min": 0.05, "colour": True}
+    ranges = {"crop_area_min": (0.01, 1.0)}
     reference = "google/revisiting-self-supervised config/supervised, arXiv:1901.09005"
 
     def build(self) -> None:

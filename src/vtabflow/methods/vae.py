@@ -25,6 +25,15 @@ class VAE(Method):
     streams = {"images": "images"}
     defaults = {"optimiser": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
     settings = {"latent": 128, "channels": 64, "variance": 1.0, "beta": 1.0, "beta1": 0.5, "crop_area_min": 0.5}
+    ranges = {
+        "latent": (1, 65536),
+        "channels": (1, 4096),
+        "variance": (1e-6, 1e6),
+        "beta": (0.0, 1e6),
+        "beta1": (0.0, 0.999),
+        "crop_area_min": (0.01, 1.0),
+    }
+    sizes = (8, 16, 32, 64, 128)  # those of networks/decoder.py
     reference = "Kingma and Welling 2013, arXiv:1312.6114"
 
     def build(self) -> None:

@@ -29,7 +29,7 @@ class Unit(nn.Module):
     stride), 3x3.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, bottleneck: bool, momentum: float) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, bottleneck: bool, momentum: float = 0.01) -> None:
         super().__init__()
         inner = outputs // 4 if bottleneck else outputs
         kernels = (1, 3, 1) if bottleneck else (3, 3)

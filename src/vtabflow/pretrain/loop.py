@@ -1,9 +1,8 @@
-"""The training loop: steps, precision, checkpoints, progress. It knows no method by name."""
+"""The training loop: steps, checkpoints, progress. It knows no method by name."""
 
 import math
 import os
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtabflow.errors import UserError
+from vtabflow.compute import autocast, worth_compiling
 from vtabflow.files import seed_of
 from vtabflow.methods.base import Method
 from vtabflow.pretrain import checkpoint
 from vtabflow.pretrain.optimisers import optimiser
-from vtabflow.pretrain.schedule import rate
 from vtabflow.pretrain.upstream import Upstream
+from vtabflow.schedule import Schedule
 
 # The loop waits for the device only at a check: to read the losses, to see that they are finite, to save and to print.
 CHECK_STEPS = 100
@@ -54,6 +53,7 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
     players = {name: list(parameters) for name, parameters in method.players().items()}
     own = {name: {**settings, **method.player_settings().get(name, {})} for name in players}
     optimisers = {name: optimiser(parameters, own[name]) for name, parameters in players.items()}
+    schedules = {name: schedule(own[name], steps) for name in players}
     first = {name: value.detach().cpu().clone() for name, value in method.state_dict().items()}
     outcome = Outcome()
     saved = checkpoint.load(scratch, key, device)
@@ -64,13 +64,14 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
         outcome = Outcome(**saved["outcome"])
         outcome.resumed += 1
         print(f"{method.id}: goes on from step {outcome.steps}", flush=True)
-    autocast = precision(settings["precision"], device)
-    if device.type == "cuda" and os.environ.get("VTABFLOW_COMPILE") != "0":
+    forward = autocast(settings["precision"], device)
+    images_a_step = settings["batch"] * len(method.streams) * len(turns)
+    # Of the whole run, also where it is resumed: whether it is compiled depends on its spec alone.
+    if worth_compiling(steps * images_a_step, method.size, device):
         compile_networks(method)
 
     every = int(os.environ.get("VTABFLOW_CHECKPOINT_STEPS", "500"))
     mark = -(-steps // PRINTS)
-    images_a_step = settings["batch"] * len(method.streams) * len(turns)
     generator = torch.Generator(device)
     meter, watch = Meter(), Watch(device, outcome)
     for step in range(outcome.steps, steps):
@@ -82,13 +83,9 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
             if len(players) > 1:
                 only(method, players[player])
             for group in optimisers[player].param_groups:
-                group["lr"] = rate(
-                    step,
-                    steps,
-                    *(own[player][name] for name in ("learning_rate", "warmup", "decay_at", "decay_factor")),
-                )
+                group["lr"] = schedules[player].rate(step)
             optimisers[player].zero_grad()
-            with autocast:
+            with forward:
                 losses = method.losses(player, batch, generator)
             torch.stack([loss for loss in losses.values() if loss.requires_grad]).sum().backward()
             optimisers[player].step()
@@ -189,13 +186,10 @@ class Watch:
         return time.monotonic() - self.last_saved
 
 
-def precision(name: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The context of forward passes: bfloat16 autocast if `name` says so, or says "auto" and the device is a GPU."""
-    if name not in ("auto", "float32", "bfloat16"):
-        raise UserError(f"pretrain.precision is {name!r}; set it to 'auto', 'float32' or 'bfloat16'")
-    if name == "bfloat16" or (name == "auto" and device.type == "cuda"):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+def schedule(settings: dict[str, Any], steps: int) -> Schedule:
+    """One player's schedule from its settings."""
+    rate, warmup, factor = (float(settings[name]) for name in ("learning_rate", "warmup", "decay_factor"))
+    return Schedule(rate, steps, warmup, tuple(settings["decay_at"]), factor)
 
 
 def compile_networks(method: Method) -> None:

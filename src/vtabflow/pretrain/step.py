@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtabflow import catalogue
-from vtabflow.errors import UserError
-from vtabflow.files import read_json, seed_of, write_json, write_with
+from vtabflow.errors import RunError, UserError
+from vtabflow.files import seed_of, write_json, write_with
 from vtabflow.networks import table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def run(spec: dict[str, Any]) -> None:
     """Make the encoder of `spec` (an EncoderSpec) unless it is there, then write its receipt.
 
     A run that diverges is a result too: its card has status "failed" and a reason. UserError for a spec that cannot
-    be run.
+    be run, RunError if the GPU's memory does not do; what a run that ended early left in scratch, the next goes on from.
     """
     folder, scratch = Path(spec["folder"]), Path(spec["scratch"])
     made = not (folder / CARD).exists()
@@ -43,7 +43,7 @@ def make(spec: dict[str, Any], folder: Path, scratch: Path) -> None:
 
     import torch
 
-    from vtabflow.pretrain import card
+    from vtabflow import compute
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
@@ -70,6 +70,8 @@ def make(spec: dict[str, Any], folder: Path, scratch: Path) -> None:
             "parameters": sum(p.numel() for p in trunk.parameters()),
             "input": {"size": spec["image_size"], "low": -1.0, "high": 1.0, "mean": None, "std": None},
             "seeded": not info.streams,
+            # What was trained in: a network that is only initialised was trained in none.
+            "precision": compute.resolved(spec["settings"]["precision"], device) if info.streams else None,
             "status": outcome.status if outcome else "ok",
             "reason": outcome.reason if outcome else None,
             "upstream": upstream,
@@ -78,10 +80,10 @@ def make(spec: dict[str, Any], folder: Path, scratch: Path) -> None:
             "probe": measured,
             "seconds": outcome.seconds if outcome else 0.0,
             "images_per_second": outcome.images_per_second if outcome else None,
-            "peak_memory_bytes": card.peak_memory(device),
+            "peak_memory_bytes": compute.peak_memory(device),
             "resumed": outcome.resumed if outcome else 0,
-            "versions": card.versions(),
-            "machine": card.machine(device),
+            "versions": compute.versions(),
+            "machine": compute.machine(device),
             "spec": spec,
         },
     )
@@ -107,7 +109,12 @@ def refuse(spec: dict[str, Any], info: catalogue.MethodInfo) -> None:
 def pretrain(
     spec: dict[str, Any], trunk: "nn.Module", store: "Store", device: "torch.device", scratch: Path
 ) -> "tuple[Outcome, dict[str, Any]]":
-    """Train `trunk` in place by the spec's method; returns how it went and what was used of the upstream."""
+    """Train `trunk` in place by the spec's method; returns how it went and what was used of the upstream.
+
+    RunError if the GPU runs out of memory.
+    """
+    import torch
+
     from vtabflow.pretrain.loop import train
     from vtabflow.pretrain.upstream import Upstream
 
@@ -117,6 +124,11 @@ def pretrain(
     method = kind(trunk, spec["image_size"], upstream.classes, settings, seed_of("method", kind.id, seed))
     try:
         outcome = train(method, upstream, settings, seed, spec["key"], scratch)
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"method {kind.id}: the GPU ran out of memory with batches of {settings['batch']} at "
+            f"{spec['image_size']} px; set a smaller pretrain.batch or use a GPU with more"
+        ) from error
     finally:
         upstream.close()
     digests = {file: store.manifest["sha256"][file] for file in upstream.used}
@@ -145,11 +157,3 @@ def save_weights(path: Path, trunk: "nn.Module") -> None:
     tensors = {key: value.detach().cpu().contiguous() for key, value in trunk.state_dict().items()}
     data = save({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
     write_with(path, lambda stream: stream.write(data))
-
-
-def read_card(folder: Path | str) -> dict[str, Any]:
-    """The card of an encoder; UserError if the encoder is not complete."""
-    path = Path(folder) / CARD
-    if not path.exists():
-        raise UserError(f"{path} is missing, so this encoder is not complete; run `vtabflow pretrain` for it first")
-    return read_json(path)

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtabflow.compute import room
 from vtabflow.errors import UserError
 from vtabflow.files import digest, seed_of
 
 # Stream -> its rows of the store and, where those are not on the device already, its images.
 Pieces = dict[str, tuple[Tensor, Tensor]]
-# Of the free memory of a GPU; what is left is for the network.
-RESIDENT_FRACTION = 0.5
 
 
 class Order:
@@ -116,7 +115,7 @@ class Upstream:
         self.labelled = {name for name, source in streams.items() if source != "images"}
         self.labels = None if labels is None else torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
         self.resident: Tensor | None = None
-        if device.type == "cuda" and self.images.nbytes < RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]:
+        if device.type == "cuda" and self.images.nbytes <= room(device):
             self.resident = torch.from_numpy(np.array(self.images)).to(device)
         self._worker = ThreadPoolExecutor(1) if device.type == "cuda" and self.resident is None else None
         self._ahead: tuple[int, Future[Pieces]] | None = None

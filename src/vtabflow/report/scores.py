@@ -34,7 +34,6 @@ SCORES = [
     "key",
 ]
 SUMMARY = ["method", "display", "family", "budget", "scope", "mean", "low", "high", "n_tasks"]
-PLOTS = ["method", "budget", "scope", "mean"]
 
 
 def read_cells(spec: Spec) -> list[dict[str, Any]]:
@@ -155,7 +154,10 @@ def summary_json(spec: Spec, results: Results, cell_counts: dict[str, int]) -> d
 
 
 def plots_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """plots.csv, for `dvc plots show`: means in percent, only those that exist."""
-    table = summary.loc[summary["mean"].notna(), PLOTS].copy()
-    table["mean"] = (100 * table["mean"].astype(float)).round(2)
-    return table
+    """plots.csv, for `dvc plots show`: one row a method, its mean over all tasks in percent at each budget (empty without one)."""
+    overall = summary.loc[summary["scope"] == "all"]
+    table = pd.DataFrame({"method": overall["display"].drop_duplicates()}).set_index("method")
+    for budget in ("1k", "full"):
+        means = overall.loc[overall["budget"] == budget].set_index("display")["mean"]
+        table[budget] = (100 * means.astype(float)).round(2)
+    return table.reset_index()
