@@ -90,3 +90,10 @@ def test_every_parameter_of_the_study_is_followed_from_its_stage_on(root):
         assert listed <= set(stage["params"])
         listed = set(stage["params"])
     assert listed == set(Study.model_fields) - {"run"}
+
+
+def test_every_shipped_study_has_the_keys_that_dvc_asks_for(root):
+    """DVC refuses a parameter that is not in params.yaml, even if the schema has a default for it."""
+    listed = set(yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["report"]["params"])
+    for path in [root / "params.yaml", *(root / "studies").glob("*.yaml")]:
+        assert listed <= set(yaml.safe_load(path.read_text())), path.name

@@ -1,5 +1,6 @@
 """Real Snakemake runs of a small study: what runs again after each kind of change, and what survives."""
 
+import base64
 import os
 import random
 import shutil
@@ -119,6 +120,17 @@ def test_a_failed_cell_that_is_run_again_changes_the_page(finished):
     assert page.read_bytes() == whole
 
 
+def test_a_receipt_that_a_killed_run_left_marked_as_incomplete(finished):
+    """Snakemake 9.27.1 with --rerun-incomplete then runs that job alone, says that all is done, and leaves the rest."""
+    receipt = next(path for path in finished.folder.glob("results/encoders/from-scratch/*.json"))
+    name = base64.b64encode(receipt.relative_to(finished.folder).as_posix().encode()).decode()
+    marker = finished.folder / ".snakemake/incomplete" / name
+    marker.parent.mkdir(exist_ok=True)
+    marker.touch()
+    finished.params(finetune__learning_rates=[0.05])
+    assert finished.snakemake() == {"finetune": 2, "report": 1, "publish": 1}
+
+
 def test_a_forced_run_computes_nothing(finished):
     scores = finished.results()["scores"]
     before = stamps_of(finished, scores)
@@ -159,8 +171,8 @@ def test_ctrl_c_ends_the_children_too(micro):
         time.sleep(0.2)
     assert not left
     micro.run("snakemake", "--unlock", "--cores", "1")
-    micro.snakemake()
-    assert len(micro.accuracies()) == 4
+    done = micro.run("snakemake", "--cores", "2")
+    assert len(micro.accuracies()) == 4, done.stdout + done.stderr
 
 
 def at_work(project) -> list[str]:
