@@ -29,7 +29,7 @@ def job(tmp_path: Path, count: int, seconds: float, visible: str = "0,1,2,3") ->
 
 
 def test_ten_jobs_on_four_devices_never_overlap(tmp_path):
-    jobs = [job(tmp_path, 1 + i % 2, 0.3) for i in range(10)]
+    jobs = [job(tmp_path, 1 + i % 2, 1.0) for i in range(10)]
     assert all(j.wait(timeout=60) == 0 for j in jobs)
     lines = sorted((tmp_path / "log").read_text().splitlines(), key=lambda line: float(line.split()[0]))
     held: set[str] = set()
