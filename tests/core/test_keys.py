@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from alter import changed
 from PIL import Image
 
 from vtabflow.errors import UserError
@@ -47,18 +48,8 @@ def everything(p: Plan) -> set:
     return {(c["method"], c["task"], c["budget"], c["seed"]) for c in p.cells.values()}
 
 
-def change(raw: dict, place: str, value: object) -> dict:
-    raw = copy.deepcopy(raw)
-    *way, last = place.split(".")
-    target = raw
-    for part in way:
-        target = target.setdefault(part, {})
-    target[last] = value
-    return raw
-
-
 def compare(base, root, place, value):
-    before, after = made(base, root), made(change(base, place, value), root)
+    before, after = made(base, root), made(changed(base, place, value), root)
     return new(before, after), after
 
 

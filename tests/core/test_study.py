@@ -1,10 +1,10 @@
 """params.yaml is checked on load: every mistake becomes one sentence that names the file, the key and the right name."""
 
-import copy
 import json
 
 import pytest
 import yaml
+from alter import changed
 
 from vtabflow.errors import UserError
 from vtabflow.study import Study, load
@@ -18,16 +18,6 @@ def refused(tmp_path, raw) -> str:
     message = str(error.value)
     assert "\n" not in message and str(path) in message
     return message
-
-
-def changed(smoke: dict, place: str, value: object) -> dict:
-    raw = copy.deepcopy(smoke)
-    *way, last = place.split(".")
-    target = raw
-    for part in way:
-        target = target.setdefault(part, {})
-    target[last] = value
-    return raw
 
 
 def test_the_shipped_studies_load(root):
