@@ -31,12 +31,19 @@ class MethodInfo:
     settings: dict[str, Any]
     ranges: dict[str, tuple[float, float]]
     sizes: tuple[int, ...]
+    smallest_size: int
     networks: dict[str, str]
     turns: tuple[str, ...]
     smallest_batch: int
+    needs: dict[str, str]
+    published: bool
     reference: str
     module: str
     cls: str
+
+    def network(self, name: str) -> str:
+        """The network that stands in for the study's network `name`."""
+        return self.networks.get(name, name)
 
     @property
     def uses_labels(self) -> bool:

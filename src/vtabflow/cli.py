@@ -7,6 +7,7 @@ import argparse
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -37,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--threads", type=int, default=None, help="processor threads for the numeric libraries")
         if step in {"pretrain", "finetune"}:
-            command.add_argument("--gpus", type=int, default=1, help="GPUs to lease; without any, the CPU is used")
+            several = "; several train one encoder together" if step == "pretrain" else ""
+            text = f"GPUs to lease; without any, the CPU is used{several}"
+            command.add_argument("--gpus", type=int, default=1, help=text)
         if step == "report":
             command.add_argument("--params", default="params.yaml", help="the study, if no --spec is given")
             command.add_argument(
@@ -120,13 +123,34 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def together() -> bool:
+    """Whether this process is one of several that torchrun started: they share what their starter leased."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _together(processes: int) -> None:
+    """Run this command again in one process a GPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    run = subprocess.Popen([*command, "-m", "vtabflow", *sys.argv[1:]])
+    try:
+        code = run.wait()
+    except KeyboardInterrupt:
+        run.terminate()
+        run.wait()
+        raise
+    if code:
+        raise RunError(f"one of {processes} processes failed (its error is above); mend it and run again to go on")
+
+
 def _step(step: str, arguments: argparse.Namespace) -> None:
     from vtabflow import devices
 
     devices.use_threads(arguments.threads)
     spec = _spec(step, arguments)
-    if step in {"pretrain", "finetune"}:
-        devices.lease(arguments.gpus)
+    if step in {"pretrain", "finetune"} and not together():
+        leased = devices.lease(arguments.gpus)
+        if step == "pretrain" and len(leased) > 1:
+            return _together(len(leased))
     elif step == "prepare":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # preparing needs no GPU, and TensorFlow would take one whole
     module = importlib.import_module(f"vtabflow.{step}.step")
@@ -160,13 +184,20 @@ def _methods() -> None:
     from vtabflow import catalogue
 
     uses = {"images": "images", "labels": "all labels", "subset": "a labelled subset"}
-    rows = [("id", "method", "family", "learns from", "reference")]
-    for info in catalogue.methods().values():
+    known = catalogue.methods().values()
+    parts = {
+        "The methods of the study": [info for info in known if info.published],
+        "Beside them": [info for info in known if not info.published],
+    }
+    rows = [("id", "method", "family", "network", "learns from", "reference")]
+    for info in known:
         learns = " + ".join(dict.fromkeys(uses[use] for use in info.streams.values())) or "nothing"
-        rows.append((info.id, info.display, info.family, learns, info.reference))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4]]))
+        rows.append((info.id, info.display, info.family, info.network("resnet50v2"), learns, info.reference))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)] + [0]
+    lines = {row[0]: "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows}
+    for title, infos in parts.items():
+        infos.sort(key=lambda info: (catalogue.FAMILIES.index(info.family), info.id))
+        print("\n".join([f"{title} ({len(infos)})", "", *(lines[key].rstrip() for key in ["id", *(i.id for i in infos)]), ""]))
 
 
 def _code(arguments: argparse.Namespace) -> int:

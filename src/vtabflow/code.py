@@ -17,7 +17,6 @@ from vtabflow.errors import UserError
 from vtabflow.files import canonical, read_json, write_json
 
 PACKAGE = Path(__file__).parent
-NOT_METHODS = {"__init__", "base", "augment"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def units(package: Path = PACKAGE) -> dict[str, Unit]:
     for module in sorted({row["module"] for row in networks.values()}):
         found.append(Unit(f"networks/{module}", ("networks.table", f"networks.{module}")))
     for path in sorted((package / "methods").glob("*.py")):
-        if path.stem not in NOT_METHODS:
+        if literals(path, "id") - {""}:
             # A method that draws nothing from an upstream set is not trained: the loop has no part in its result.
             loop = ("pretrain.step",) if trains(path) else ()
             found.append(Unit(f"methods/{path.stem}", (*loop, f"methods.{path.stem}")))
@@ -77,12 +76,20 @@ def module_literals(path: Path) -> dict[str, Any]:
     return found
 
 
+def literals(path: Path, name: str) -> set[str]:
+    """The values that the classes of a file assign to `name`, as text; read without importing the file."""
+    found = set()
+    for node in (each for top in parse(path).body if isinstance(top, ast.ClassDef) for each in top.body):
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if isinstance(target, ast.Name) and target.id == name and value is not None:
+            found.add(str(ast.literal_eval(value)))
+    return found
+
+
 def trains(path: Path) -> bool:
-    """Whether a method's file declares a class with streams (see methods/base.py)."""
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "streams":
-            return ast.literal_eval(node.value) != {}
-    return True
+    """Whether a method's file declares (or inherits) streams (see methods/base.py)."""
+    return literals(path, "streams") != {"{}"}
 
 
 def _normal(node: Any) -> Any:

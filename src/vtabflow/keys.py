@@ -12,7 +12,7 @@ from typing import Any
 from vtabflow import catalogue
 from vtabflow.code import CodeLock
 from vtabflow.errors import UserError
-from vtabflow.files import canonical, digest, read_json, write_json
+from vtabflow.files import canonical, digest, read_json, sha256, write_json
 from vtabflow.networks.table import NETWORKS
 from vtabflow.prepare.fingerprint import identity as folder_identity
 from vtabflow.prepare.fingerprint import scan
@@ -180,34 +180,41 @@ class _Planner:
     def _encoder(self, method: str, store: Spec) -> Spec:
         info = catalogue.methods()[method]
         pretrain = self.study.pretrain
-        network = NETWORKS[pretrain.network]
+        network = info.network(pretrain.network)
         code = {
             "method": self.lock.identity(f"methods/{info.module.rpartition('.')[2]}"),
-            "network": self.lock.identity(f"networks/{network['module']}"),
+            "network": self.lock.identity(f"networks/{NETWORKS[network]['module']}"),
         }
-        identity: Spec = {"method": method, "network": pretrain.network, "image_size": self.image["size"], "code": code}
-        upstream = None
-        settings: Spec = {}
+        size, upstream, settings = self.image["size"], None, {}
+        identity: Spec = {"method": method, "network": network, "code": code}
         if info.streams:
             uses = set(info.streams.values())
             settings = self.study.method_settings(method)
-            subset = pretrain.subset.model_dump() if "subset" in uses else None
+            size = settings.pop("image_size")
+            subset = self._subset() if "subset" in uses else None
             identity |= {
                 "settings": settings,
                 "seed": pretrain.seed,
                 "images": store["identity"]["images"],
                 "subset": subset,
             }
+            classes = store["classes"][store["tasks"][0]]
             if uses & {"labels", "subset"}:
+                if classes < 2:
+                    raise UserError(
+                        f"upstream {store['dataset']} has no labels (all its images lie in one folder) and method {method} "
+                        "learns from 2 classes or more: arrange it as <class>/<image>, or leave the method out"
+                    )
                 identity["labels"] = store["identity"]["labels"]
             upstream = {
                 "dataset": store["dataset"],
                 "folder": store["folder"],
                 "receipt": store["receipt"],
                 "task": store["tasks"][0],
-                "classes": store["classes"][store["tasks"][0]],
+                "classes": classes,
                 "subset": subset,
             }
+        identity["image_size"] = size
         key = digest(["encoder", identity])
         return {
             "step": "pretrain",
@@ -218,14 +225,25 @@ class _Planner:
             "folder": f"results/encoders/{method}/{key}",
             "receipt": f"results/encoders/{method}/{key}.json",
             "scratch": f"scratch/pretrain/{key}",
-            "network": pretrain.network,
-            "image_size": self.image["size"],
+            "network": network,
+            "image_size": size,
             "seed": pretrain.seed,
+            "gpus": self.study.run.gpus_per_encoder,
             "settings": settings,
             "upstream": upstream,
             "identity": identity,
             "code": code,
         }
+
+    def _subset(self) -> Spec:
+        """The labelled subset as a spec has it: how to draw it, or which file lists it, with the file's digest."""
+        given = self.study.pretrain.subset
+        if given.file is None:
+            return {"fraction": given.fraction, "seed": given.seed}
+        path = self.root / given.file
+        if not path.is_file():
+            raise UserError(f"pretrain.subset.file: there is no file {given.file}; it lists one image of the upstream a line")
+        return {"file": given.file, "sha256": sha256(path)}
 
     # ---- cells and packs
 

@@ -63,10 +63,13 @@ class Prepare(Group):
 
 
 class Subset(Group):
-    """The labelled part of the upstream set for methods that see few labels: equally many images of each class."""
+    """The labelled part of the upstream set for methods that see few labels: a seeded draw of equally many images of
+    each class, or the images listed in a file (one example id or file name a line).
+    """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     seed: Seed = 0
+    file: str | None = None
 
 
 def _increasing(value: tuple[float, ...]) -> tuple[float, ...]:
@@ -93,11 +96,18 @@ class Pretrain(Schedule):
     network: str = "resnet-small"
     seed: Seed = 0
     steps: Count = 1500
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    image_size: Annotated[int, Field(ge=8, le=1024, strict=True)] | None = Field(
+        None, description="pixels at which the methods train; prepare.image_size where left out"
+    )
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Rate = 0.1
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-4
     warmup: Fraction = 0.05
+    decay: Literal["steps", "exponential", "cosine"] = "steps"
     decay_at: tuple[Fraction, ...] = (0.5, 0.8)
+    divergence: Annotated[float, Field(gt=1, le=1e12)] = Field(
+        100.0, description="a run stops where a loss or the weights' norm is so many times what it was at the start"
+    )
     subset: Subset = Subset()
     per_method: dict[Id, dict[str, Any]] = {}
 
@@ -134,6 +144,7 @@ class Run(Group):
     """How the work is cut into jobs. In no key: nothing is run again when it changes."""
 
     cells_per_job: Count = 8
+    gpus_per_encoder: Count = 1
 
 
 class Study(Group):
@@ -169,12 +180,7 @@ class Study(Group):
                 raise ValueError(
                     f"methods: there is no method {method}{_nearest(method, methods)}; the methods are: {', '.join(methods)}"
                 )
-            size, sizes = self.prepare.image_size, methods[method].sizes
-            if sizes and size not in sizes:
-                raise ValueError(f"prepare.image_size is {size}: {method} can make {', '.join(map(str, sizes))}")
-            batch, smallest = self.method_settings(method)["batch"], methods[method].smallest_batch
-            if methods[method].streams and batch < smallest:
-                raise ValueError(f"pretrain.batch is {batch}: {method} needs at least {smallest}")
+            self._fits(methods[method])
         for method in self.pretrain.per_method:
             if method not in methods:
                 raise ValueError(f"pretrain.per_method: there is no method {method}{_nearest(method, methods)}")
@@ -189,6 +195,25 @@ class Study(Group):
                 f"upstream: there is no set {self.upstream}{_nearest(self.upstream, known)}; there are: {', '.join(known)}"
             )
         return self
+
+    def _fits(self, method: catalogue.MethodInfo) -> None:
+        """Refuse a batch or an image size that the method cannot work with, naming the key and the smallest that it can."""
+        if not method.streams:
+            return
+        settings, own = self.method_settings(method.id), self.pretrain.per_method.get(method.id, {})
+        given = f"pretrain.per_method.{method.id}"
+        if settings["batch"] < method.smallest_batch:
+            key = f"{given}.batch" if "batch" in own else "pretrain.batch"
+            raise ValueError(f"{key} is {settings['batch']}: {method.id} needs at least {method.smallest_batch}")
+        size = settings["image_size"]
+        common = "prepare.image_size" if self.pretrain.image_size is None else "pretrain.image_size"
+        key = f"{given}.image_size" if "image_size" in own else common
+        advice = f"change it, or give the method a size of its own by {given}.image_size"
+        if method.sizes and size not in method.sizes:
+            sizes = ", ".join(map(str, method.sizes))
+            raise ValueError(f"{key} is {size}: {method.id} works at {sizes} px; {advice}")
+        if size < method.smallest_size:
+            raise ValueError(f"{key} is {size}: {method.id} needs at least {method.smallest_size} px; {advice}")
 
     def task(self, name: str) -> Task:
         """The task of an id: a stand-in, or one of this study's folders."""
@@ -231,7 +256,7 @@ class Study(Group):
                 f"pretrain.per_method.{method}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
             ) from error
         own = {key: given.get(key, default) for key, default in info.settings.items()}
-        return {**checked, **own}
+        return {**checked, **own, "image_size": checked["image_size"] or self.prepare.image_size}
 
 
 def _same_kind(value: Any, default: Any) -> bool:

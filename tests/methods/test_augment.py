@@ -7,11 +7,16 @@ import pytest
 import torch
 
 from vtabflow.methods import augment
+from vtabflow.methods.draws import Draws
 
 
 @pytest.fixture
 def generator():
-    return torch.Generator().manual_seed(0)
+    return draws(0)
+
+
+def draws(seed):
+    return Draws(torch.Generator().manual_seed(seed))
 
 
 def pictures(n=4, size=8, channels=3):
@@ -94,10 +99,10 @@ def test_half_are_mirrored(generator):
 def test_brightness_and_saturation_agree_with_hsv():
     """Pixel by pixel through colorsys with the same draws, as tf.image does it."""
     x = augment.to_float(pictures(6, 5))
-    got = augment.brightness_saturation(x, torch.Generator().manual_seed(3))
-    again = torch.Generator().manual_seed(3)
-    shift = augment.uniform((6, 1, 1, 1), -32 / 255, 32 / 255, again)
-    factor = augment.uniform((6, 1, 1, 1), 0.5, 1.5, again).flatten()
+    got = augment.brightness_saturation(x, draws(3))
+    again = draws(3)
+    shift = again.uniform((6, 1, 1, 1), -32 / 255, 32 / 255)
+    factor = again.uniform((6, 1, 1, 1), 0.5, 1.5).flatten()
     moved = ((x + 1) / 2 + shift).double()
     for i in range(6):
         for p in range(25):
@@ -123,11 +128,11 @@ def test_rotations_are_those_of_numpy(channels):
 
 def test_range_and_determinism(generator):
     images = pictures(5, 20)
-    first = augment.inception_preprocess(images, 16, torch.Generator().manual_seed(1))
-    again = augment.inception_preprocess(images, 16, torch.Generator().manual_seed(1))
+    first = augment.inception_preprocess(images, 16, draws(1))
+    again = augment.inception_preprocess(images, 16, draws(1))
     assert first.shape == (5, 3, 16, 16) and torch.equal(first, again)
     assert first.min() >= -1 and first.max() <= 1
-    assert not torch.equal(first, augment.inception_preprocess(images, 16, torch.Generator().manual_seed(2)))
+    assert not torch.equal(first, augment.inception_preprocess(images, 16, draws(2)))
 
 
 def test_plain_keeps_an_image_of_the_size_and_resizes_others():

@@ -36,6 +36,16 @@ def test_resnet50v2_has_total_stride_32_in_the_authors_places():
     assert firsts == [1, 2, 2, 2], "the stride is on the 3x3 convolution"
 
 
+def test_resnet50v2_for_patches_has_total_stride_8_and_as_many_parameters():
+    net, sizes = table.build("resnet50v2-patch", 0), []
+    for unit in net.units:
+        unit.register_forward_hook(lambda _, __, out: sizes.append(out.shape[-1]))
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 2048)
+    assert sizes == [32] * 3 + [16] * 4 + [8] * 9
+    assert parameters(net) == 23_500_352
+
+
 def test_small_network_is_small():
     net = table.build("resnet-small", 0)
     assert 33_000 <= parameters(net) <= 80_000

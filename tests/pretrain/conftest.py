@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from method_place import SMALL
 
 from vtabflow import catalogue
 from vtabflow.prepare import store
 
-SIZE, CLASSES = 16, 4
+SIZE, CLASSES = 32, 4
 
 
 def arrays(n, seed):
@@ -17,7 +18,7 @@ def arrays(n, seed):
     labels = np.arange(n) % CLASSES
     for image, label in zip(images, labels, strict=True):
         y, x = divmod(int(label), 2)
-        image[8 * y : 8 * y + 6, 8 * x : 8 * x + 6] += 120
+        image[16 * y : 16 * y + 12, 16 * x : 16 * x + 12] += 120
     return images, labels
 
 
@@ -70,11 +71,12 @@ def make_spec(tmp_path, upstream_folder):
             "momentum": 0.9,
             "weight_decay": 1e-4,
             "warmup": 0.1,
+            "decay": "steps",
             "decay_at": [0.5, 0.8],
             "decay_factor": 0.1,
+            "divergence": 100.0,
             "precision": "auto",
         }
-        small = {"channels": 2, "latent": 4} if method == "vae" else {}
         subset = {"fraction": 0.2, "seed": 0} if "subset" in info.streams.values() else None
         upstream = {"dataset": "corners", "folder": str(upstream_folder), "task": "corners", "classes": CLASSES}
         return {
@@ -85,10 +87,10 @@ def make_spec(tmp_path, upstream_folder):
             "family": info.family,
             "folder": str(tmp_path / "encoders" / key),
             "receipt": str(tmp_path / "encoders" / f"{key}.json"),
-            "network": "resnet-small",
+            "network": info.network("resnet-small"),
             "image_size": SIZE,
             "seed": seed,
-            "settings": {**common, **info.defaults, **info.settings, **small, **settings},
+            "settings": {**common, **info.defaults, **info.settings, **SMALL.get(method, {}), **settings},
             "upstream": {**upstream, "subset": subset} if info.streams else None,
             "scratch": str(tmp_path / "scratch" / key),
             "identity": {},

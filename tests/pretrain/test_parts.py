@@ -19,13 +19,23 @@ CPU = torch.device("cpu")
 
 def test_schedule_values():
     """The step of a decay point still has the old rate, as in fine-tuning (protocol.md 3.1)."""
-    made = schedule({"learning_rate": 0.8, "warmup": 0.04, "decay_at": [0.5, 0.75], "decay_factor": 0.1}, 100)
+    made = schedule({"learning_rate": 0.8, "warmup": 0.04, "decay_at": [0.5, 0.75], "decay_factor": 0.1, "decay": "steps"}, 100)
     values = [made.rate(step) for step in range(100)]
     np.testing.assert_allclose(values[:6], [0, 0.2, 0.4, 0.6, 0.8, 0.8])
     np.testing.assert_allclose([values[i] for i in (50, 51, 75, 76, 99)], [0.8, 0.08, 0.08, 0.008, 0.008])
     thirds = {"learning_rate": 1.0, "warmup": 0, "decay_at": [0.3333333333, 0.6666666667], "decay_factor": 0.5}
-    made = schedule(thirds, 60)
+    made = schedule({**thirds, "decay": "steps"}, 60)
     assert [made.rate(step) for step in (0, 20, 21, 40, 41)] == [1, 1, 0.5, 0.5, 0.25]
+
+
+def test_exponential_and_cosine_decay():
+    smooth = {"learning_rate": 2.0, "warmup": 0.1, "decay_at": [], "decay_factor": 0.01}
+    falling = schedule({**smooth, "warmup": 0, "decay": "exponential"}, 50)
+    np.testing.assert_allclose([falling.rate(s) for s in (0, 25, 50)], [2.0, 0.2, 0.02])
+    np.testing.assert_allclose(falling.rate(8) / falling.rate(7), 0.01 ** (1 / 50))
+    cosine = schedule({**smooth, "decay": "cosine"}, 50)
+    np.testing.assert_allclose([cosine.rate(s) for s in (0, 1, 5, 50)], [0, 0.4, 2.0, 0], atol=1e-12)
+    np.testing.assert_allclose(cosine.rate(20), 1 + np.cos(np.pi * 15 / 45))
 
 
 def test_weight_decay_is_on_kernels_only():

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from vtabflow import catalogue
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import read_json
+from vtabflow.files import digest, read_json
 from vtabflow.methods.base import Method
 from vtabflow.networks import table
 from vtabflow.prepare.store import open_store
@@ -40,7 +40,7 @@ def test_a_trained_encoder(make_spec, method):
     made = card(spec)
     assert made["status"] == "ok" and made["seeded"] is False and made["resumed"] == 0 and made["spec"] == spec
     assert made["precision"] == ("bfloat16" if torch.cuda.is_available() else "float32") and made["machine"]["name"]
-    assert made["input"] == {"size": 16, "low": -1.0, "high": 1.0, "mean": None, "std": None}
+    assert made["input"] == {"size": 32, "low": -1.0, "high": 1.0, "mean": None, "std": None}
     assert made["losses"]["start"].keys() == made["losses"]["end"].keys() and made["images_per_second"] > 0
     assert made["curve"][0]["step"] == 1 and made["curve"][-1]["step"] == 12
     manifest = open_store(spec["upstream"]["folder"]).manifest
@@ -48,7 +48,12 @@ def test_a_trained_encoder(make_spec, method):
     files = ["train.npy"] + ["labels/corners.train.npy"] * labelled
     assert made["upstream"]["sha256"] == {file: manifest["sha256"][file] for file in files}
     assert (made["upstream"]["subset"] is not None) == (spec["upstream"]["subset"] is not None)
-    assert made["probe"]["n_test"] == 40
+    assert made["probe"]["n_test"] == 40 and 0 <= made["probe"]["start"] <= 1
+    has_pictures = (Path(spec["folder"]) / "pictures.png").exists()
+    assert has_pictures == (catalogue.load(method).pictures is not Method.pictures)
+    if spec["upstream"]["subset"]:
+        listed = (Path(spec["folder"]) / "subset.txt").read_text().splitlines()
+        assert made["upstream"]["subset"]["digest"] == digest(listed) and len(listed) == 24
     net = table.build(made["network"], 1)
     net.load_state_dict(load_file(Path(spec["folder"]) / "encoder.safetensors"))
     assert read_json(spec["receipt"]) == {"key": "k", "folder": spec["folder"], "made": True}
@@ -138,9 +143,9 @@ def test_divergence_is_a_result_with_the_last_good_weights(make_spec, monkeypatc
     spec = make_spec()
     step.run(spec)
     made = card(spec)
-    assert made["status"] == "failed" and "not finite" in made["reason"] and "step 6" in made["reason"]
-    assert made["probe"] is None and read_json(spec["receipt"])["made"] is True
-    assert "failed" in capsys.readouterr().out and not Path(spec["scratch"]).exists()
+    assert made["status"] == "stopped" and "not finite" in made["reason"] and "step 6" in made["reason"]
+    assert made["probe"] is not None and read_json(spec["receipt"])["made"] is True
+    assert "stopped" in capsys.readouterr().out and not Path(spec["scratch"]).exists()
     have = load_file(Path(spec["folder"]) / "encoder.safetensors")
     assert sorted(good) == [3, 6] and all(torch.equal(have[k], good[6][f"trunk.{k}"]) for k in have)
 
@@ -159,7 +164,7 @@ def test_a_gpu_without_enough_memory_is_said_with_what_to_do(make_spec, monkeypa
 
     monkeypatch.setattr(catalogue.load("rotation"), "losses", losses)
     spec = make_spec()
-    with pytest.raises(RunError, match=r"method rotation: .* batches of 16 at 16 px; set a smaller pretrain\.batch"):
+    with pytest.raises(RunError, match=r"method rotation: .* batches of 16 at 32 px; set a smaller pretrain\.batch"):
         step.run(spec)
     assert not Path(spec["folder"]).exists() and not Path(spec["receipt"]).exists()
 
@@ -171,7 +176,7 @@ def test_whether_a_run_is_compiled_follows_from_all_its_images_and_their_size(ma
     step.run(make_spec("rotation", "one"))
     step.run(make_spec("semi-rotation-10", "two"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    assert asked == [(12 * 16, 16, device), (2 * 12 * 16, 16, device)]
+    assert asked == [(12 * 16, 32, device), (2 * 12 * 16, 32, device)]
 
 
 def test_sigterm_leaves_the_checkpoint_and_the_next_run_goes_on(make_spec, tmp_path):

@@ -2,21 +2,18 @@
 named there.
 
 Images come as uint8 (B, H, W, C), C 1 or 3, and leave as float32 (B, 3, size, size) in [-1, 1], channels last in
-memory. All draws come from the given generator, which must be on the images' device.
+memory. All draws come from the given Draws, which must be on the images' device.
 """
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
+
+from vtabflow.methods.draws import Draws
 
 # Attempts at a crop that keeps enough of the image. One succeeds with probability of at least 0.85 on a square image,
 # so that all eight fail in one crop of four million; TensorFlow makes up to 100.
 ATTEMPTS = 8
-
-
-def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
-    """float32 numbers in [low, high) on the generator's device."""
-    return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -37,7 +34,7 @@ def crop_boxes(
     n: int,
     height: int,
     width: int,
-    generator: Generator,
+    draws: Draws,
     area: tuple[float, float] = (0.05, 1.0),
     aspect: tuple[float, float] = (0.75, 1.33),
     covered: float = 0.1,
@@ -49,17 +46,17 @@ def crop_boxes(
     fits; drawn again while the box covers less than `covered` of the image; position uniform. So the least area is
     max(area[0], covered), and small areas are commoner than under torchvision's RandomResizedCrop.
     """
-    ratio = uniform((n, ATTEMPTS), *aspect, generator)
+    ratio = draws.uniform((n, ATTEMPTS), *aspect)
     lowest = (area[0] * height * width / ratio).sqrt()
     highest = torch.minimum((area[1] * height * width / ratio).sqrt(), width / ratio).clamp_(max=height)
-    h = lowest + (highest - lowest).clamp_(min=0) * uniform((n, ATTEMPTS), 0, 1, generator)
+    h = lowest + (highest - lowest).clamp_(min=0) * draws.uniform((n, ATTEMPTS), 0, 1)
     h = torch.minimum(h, highest)
     enough = h * h * ratio >= covered * height * width
     first = enough.byte().argmax(1, keepdim=True)
     h = h.gather(1, first)
     w = h * ratio.gather(1, first)
     return torch.cat(
-        [(height - h) * uniform((n, 1), 0, 1, generator), (width - w) * uniform((n, 1), 0, 1, generator), h, w], 1
+        [(height - h) * draws.uniform((n, 1), 0, 1), (width - w) * draws.uniform((n, 1), 0, 1), h, w], 1
     )
 
 
@@ -82,27 +79,27 @@ def crop_resize(x: Tensor, boxes: Tensor, size: int, mirror: Tensor | None = Non
     return cut.contiguous(memory_format=torch.channels_last)
 
 
-def mirrors(n: int, generator: Generator) -> Tensor:
+def mirrors(n: int, draws: Draws) -> Tensor:
     """(n,) of 1 and -1, each with probability one half."""
-    return torch.where(uniform((n,), 0, 1, generator) < 0.5, -1.0, 1.0)
+    return torch.where(draws.uniform((n,), 0, 1) < 0.5, -1.0, 1.0)
 
 
 def inception_crop(
     images: Tensor,
     size: int,
-    generator: Generator,
+    draws: Draws,
     area_min: float = 0.05,
     aspect: tuple[float, float] = (0.75, 1.33),
     flip: bool = True,
 ) -> Tensor:
     """A random crop (crop_boxes; area at most the whole image) resized to `size`, and a random flip."""
     x = to_float(images)
-    boxes = crop_boxes(len(x), x.shape[2], x.shape[3], generator, (area_min, 1.0), aspect)
-    return crop_resize(x, boxes, size, mirrors(len(x), generator) if flip else None)
+    boxes = crop_boxes(len(x), x.shape[2], x.shape[3], draws, (area_min, 1.0), aspect)
+    return crop_resize(x, boxes, size, mirrors(len(x), draws) if flip else None)
 
 
 def brightness_saturation(
-    x: Tensor, generator: Generator, brightness: float = 32 / 255, saturation: float = 0.5
+    x: Tensor, draws: Draws, brightness: float = 32 / 255, saturation: float = 0.5
 ) -> Tensor:
     """Add U(-brightness, brightness), then scale the saturation of HSV by U(1 - s, 1 + s); on the [0, 1] scale,
     clipped at the end.
@@ -110,18 +107,18 @@ def brightness_saturation(
     Scaling HSV's saturation S = (V - min) / V by f, clipped at 1, draws each channel c to V - (V - c) min(f, 1 / S): no
     conversion is needed. x: (B, 3, H, W) in [-1, 1], and so is the result.
     """
-    x = (x + 1) / 2 + uniform((len(x), 1, 1, 1), -brightness, brightness, generator)
+    x = (x + 1) / 2 + draws.uniform((len(x), 1, 1, 1), -brightness, brightness)
     value = x.amax(1, keepdim=True)
     spread = value - x.amin(1, keepdim=True)
     factor = torch.minimum(
-        uniform((len(x), 1, 1, 1), 1 - saturation, 1 + saturation, generator), value / spread.clamp(min=1e-6)
+        draws.uniform((len(x), 1, 1, 1), 1 - saturation, 1 + saturation), value / spread.clamp(min=1e-6)
     )
     return (value - (value - x) * factor).clamp_(0, 1).mul_(2).sub_(1)
 
 
-def inception_preprocess(images: Tensor, size: int, generator: Generator, area_min: float = 0.05) -> Tensor:
+def inception_preprocess(images: Tensor, size: int, draws: Draws, area_min: float = 0.05) -> Tensor:
     """The crop, flip and fast colour changes of S4L's inception_preprocessing.py in training."""
-    return brightness_saturation(inception_crop(images, size, generator, area_min), generator)
+    return brightness_saturation(inception_crop(images, size, draws, area_min), draws)
 
 
 def rotations(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,3 +130,37 @@ def rotations(x: Tensor) -> tuple[Tensor, Tensor]:
     turned = torch.cat([torch.rot90(x, k, (2, 3)) for k in range(4)])
     turns = torch.arange(4, device=x.device).repeat_interleave(len(x))
     return turned.contiguous(memory_format=torch.channels_last), turns
+
+
+def to_gray(x: Tensor, draws: Draws, probability: float = 0.66) -> Tensor:
+    """Each image of (B, 3, H, W) with this probability as the plain mean of its channels (not luma), three times."""
+    chosen = draws.uniform((len(x), 1, 1, 1)) < probability
+    return torch.where(chosen, x.mean(1, keepdim=True), x)
+
+
+def standardise(x: Tensor) -> Tensor:
+    """(x - mean) / max(standard deviation, 1 / sqrt(N)) of each image, over its N values of all channels together."""
+    values = x.flatten(1).float()
+    floor = values.shape[1] ** -0.5
+    deviation, mean = torch.std_mean(values, 1, correction=0)
+    return (x - mean.view(-1, 1, 1, 1)) / deviation.clamp(min=floor).view(-1, 1, 1, 1)
+
+
+def hsv_noise(x: Tensor, draws: Draws) -> Tensor:
+    """S4L's hsvnoise of (B, 3, H, W) in [-1, 1], one draw an image: hue + U(-0.1, 0.1), round and round; saturation and
+    value each s^(2^U(-2, 2)) 2^U(-0.5, 0.5) + U(-0.1, 0.1), by draws of their own, clipped to [0, 1].
+    """
+    shift = draws.uniform((len(x), 3, 1, 1), -0.1, 0.1)
+    power = 2 ** draws.uniform((len(x), 2, 1, 1), -2, 2)
+    gain = 2 ** draws.uniform((len(x), 2, 1, 1), -0.5, 0.5)
+    red, green, blue = ((x + 1) / 2).clamp(0, 1).split(1, 1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    spread = value - torch.minimum(torch.minimum(red, green), blue)
+    over = spread.clamp(min=1e-12)
+    # Sixths of a turn.
+    hue = torch.where(value == green, 2 + (blue - red) / over, 4 + (red - green) / over)
+    hue = torch.where(value == red, (green - blue) / over, hue) + 6 * shift[:, :1]
+    moved = torch.cat([spread / value.clamp(min=1e-12), value], 1).pow(power) * gain + shift[:, 1:]
+    saturation, value = moved.clamp_(0, 1).split(1, 1)
+    corner = (torch.arange(5, 0, -2, device=x.device).view(1, 3, 1, 1) + hue) % 6
+    return (value - value * saturation * torch.minimum(corner, 4 - corner).clamp_(0, 1)) * 2 - 1

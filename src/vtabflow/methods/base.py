@@ -3,9 +3,10 @@
 A method is one class in one file of this folder. Its class attributes are literals: the study reads them with `ast`,
 so that listing the methods imports no torch. Adding a method is adding a file.
 
-Which random numbers: only those of the generator that `losses` is handed (on the images' device, seeded anew at each
-step), or of torch's global one (dropout), which the loop seeds likewise. A method that keeps to this resumes to the
-same bits.
+Which random numbers: only those of the Draws that `losses` is handed (on the images' device, seeded anew at each turn),
+or of torch's global generator (dropout), which the loop seeds likewise. A method that keeps to this resumes to the same
+bits. Several processes may share a batch: a loss that is a mean over images needs nothing for it, one that compares
+images with each other takes the `gathered` rows (vtabflow/ranks.py).
 """
 
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtabflow.errors import UserError
+from vtabflow.methods.draws import Draws
 from vtabflow.networks.initialise import seeded
 
 # stream -> (uint8 images (B, H, W, C) with C 1 or 3, class of each image (B,) int64, or None where the stream has no
@@ -33,10 +35,13 @@ class Method(nn.Module):
     defaults: the study's common pre-training settings in which this method departs from the study's defaults.
     settings: the method's own settings, with their defaults.
     ranges: own setting -> (lowest, highest) value that it may have, both included; a setting without one is not checked.
-    sizes: the image sizes that the method can work at, in pixels; empty for any.
+    sizes: the image sizes that the method can work at, in pixels; empty for any from smallest_size on.
+    smallest_size: smaller images than this are refused.
     networks: study's network -> network of the same size class that this method uses instead (patch stems, critics).
     turns: the players' turns in one step, in order. Each turn draws its own batch and makes one optimiser step.
     smallest_batch: fewer images in a batch than this are refused.
+    needs: a package beyond the project's own dependencies, and the extra that brings it: {"lightly": "extras"}.
+    published: whether it is one of the 18 methods of the VTAB study.
     """
 
     id: str = ""
@@ -47,9 +52,12 @@ class Method(nn.Module):
     settings: dict[str, Any] = {}
     ranges: dict[str, tuple[float, float]] = {}
     sizes: tuple[int, ...] = ()
+    smallest_size: int = 1
     networks: dict[str, str] = {}
     turns: tuple[str, ...] = ("main",)
     smallest_batch: int = 2
+    needs: dict[str, str] = {}
+    published: bool = False
     reference: str = ""
 
     def __init__(self, trunk: nn.Module, size: int, classes: int | None, settings: dict[str, Any], seed: int):
@@ -68,15 +76,15 @@ class Method(nn.Module):
     def build(self) -> None:
         """Make heads, decoders, critics. The random state is seeded; `glorot` starts kernels as the trunk's are."""
 
-    def losses(self, player: str, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Named scalars for this turn. The sum of those that carry a gradient is minimised; the others are recorded
         only.
         """
         raise NotImplementedError
 
     def players(self) -> dict[str, Iterable[nn.Parameter]]:
-        """Player -> the parameters that its turns change. By default one player, with everything."""
-        return {"main": self.parameters()}
+        """Player -> the parameters that its turns change. By default one player, with everything that takes gradients."""
+        return {"main": [p for p in self.parameters() if p.requires_grad]}
 
     def player_settings(self) -> dict[str, dict[str, Any]]:
         """Player -> common settings in which its optimiser departs from the method's, such as {"critic":
@@ -86,6 +94,15 @@ class Method(nn.Module):
 
     def after_step(self, step: int) -> None:
         """Called without gradients after each step (counted from 0): moving averages and the like, kept in buffers."""
+
+    def settle(self) -> None:
+        """Called once when the training is over, in place: leave the trunk as the plain network that is kept (such as
+        kernels divided by their spectral norm).
+        """
+
+    def pictures(self) -> Tensor | None:
+        """What a method that makes pictures has to show at the end: (N, 3, H, W) in [-1, 1]; None for the others."""
+        return None
 
     def represent(self, images: Tensor) -> Tensor:
         """Features (B, features), float32, of normalised images (B, 3, size, size)."""

@@ -15,4 +15,5 @@ class FromScratch(Method):
     family = "from-scratch"
     streams = {}
     turns = ()
+    published = True
     reference = "Zhai et al. 2019 (VTAB), arXiv:1910.04867"

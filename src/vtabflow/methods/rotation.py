@@ -1,11 +1,11 @@
 """Rotation: say by which multiple of 90 degrees an image was turned."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vtabflow.methods.augment import inception_preprocess, rotations
 from vtabflow.methods.base import Batch, Head, Method, accuracy
+from vtabflow.methods.draws import Draws
 
 
 class Rotation(Method):
@@ -21,13 +21,14 @@ class Rotation(Method):
     streams = {"images": "images"}
     settings = {"crop_area_min": 0.05}
     ranges = {"crop_area_min": (0.01, 1.0)}
+    published = True
     reference = "Gidaris et al. 2018, arXiv:1803.07728; google/revisiting-self-supervised self_supervision/rotation.py"
 
     def build(self) -> None:
         self.turn = Head(self.features, 4)
 
-    def losses(self, player: str, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         images, _ = batch["images"]
-        x, turns = rotations(inception_preprocess(images, self.size, generator, self.set["crop_area_min"]))
+        x, turns = rotations(inception_preprocess(images, self.size, draws, self.set["crop_area_min"]))
         logits = self.turn(self.represent(x))
         return {"rotation": F.cross_entropy(logits, turns), "accuracy": accuracy(logits, turns)}

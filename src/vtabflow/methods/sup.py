@@ -1,11 +1,11 @@
 """Supervised pre-training: classify the upstream's images."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vtabflow.methods.augment import brightness_saturation, inception_crop
 from vtabflow.methods.base import Batch, Head, Method, accuracy
+from vtabflow.methods.draws import Draws
 
 
 class Sup100(Method):
@@ -23,16 +23,29 @@ class Sup100(Method):
     streams = {"labelled": "labels"}
     settings = {"crop_area_min": 0.05, "colour": True}
     ranges = {"crop_area_min": (0.01, 1.0)}
+    published = True
     reference = "google/revisiting-self-supervised config/supervised, arXiv:1901.09005"
 
     def build(self) -> None:
         self.classify = Head(self.features, self.classes_or_refuse())
 
-    def losses(self, player: str, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         images, target = batch["labelled"]
         assert target is not None
-        x = inception_crop(images, self.size, generator, self.set["crop_area_min"])
+        x = inception_crop(images, self.size, draws, self.set["crop_area_min"])
         if self.set["colour"]:
-            x = brightness_saturation(x, generator)
+            x = brightness_saturation(x, draws)
         logits = self.classify(self.represent(x))
         return {"class": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
+
+
+class Sup10(Sup100):
+    """The same on the labelled subset alone (methods.md M13). On ImageNet S4L trains 200 passes over 128,000 images
+    with weight decay 1e-3, ten times the usual: with 56.4% top-1 far better than 1e-4.
+    """
+
+    id = "sup-10"
+    display = "Sup-10%"
+    streams = {"labelled": "subset"}
+    defaults = {"weight_decay": 1e-3}
+    reference = "google-research/s4l config/supervised_imagenet_10p, arXiv:1905.03670"

@@ -67,8 +67,7 @@ class ResNetV2(nn.Module):
     ) -> None:
         """`root` is (channels, kernel, stride) of the stem; `strides` are those of each stage's first unit.
 
-        The authors' networks for patches have root stride 1 and strides (2, 2, 1, 1 or the like) in place of 2 and
-        (1, 2, 2, 2).
+        The authors' networks for patches have root stride 1 and strides (1, 2, 2, 1) in place of 2 and (1, 2, 2, 2).
         """
         super().__init__()
         channels, kernel, stride = root

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 NETWORKS: dict[str, dict[str, Any]] = {
     # 23,500,352 parameters, 224 px; methods.md 2.1.
     "resnet50v2": {"module": "resnetv2", "class": "ResNetV2", "features": 2048, "arguments": {}},
+    # resnet50v2 for patches: total stride 8 and not 32, hence 8 x 8 places of a 64 px patch, 28 x 28 of a 224 px image.
+    "resnet50v2-patch": {
+        "module": "resnetv2",
+        "class": "ResNetV2",
+        "features": 2048,
+        "arguments": {"root": [64, 7, 1], "strides": [1, 2, 2, 1]},
+    },
     # For 32 px on one CPU core; see tests/networks/test_resnetv2.py for its size.
     "resnet-small": {
         "module": "resnetv2",
@@ -33,6 +40,24 @@ NETWORKS: dict[str, dict[str, Any]] = {
             "momentum": 0.1,
         },
     },
+    # BigGAN's discriminator (methods.md M6): 86,444,833 of its 87,982,370 parameters; its heads have the others.
+    "biggan": {"module": "biggan", "class": "Discriminator", "features": 1536, "arguments": {}},
+    # For 32 px on one CPU core.
+    "biggan-small": {
+        "module": "biggan",
+        "class": "Discriminator",
+        "features": 64,
+        "arguments": {"channels": 8, "multipliers": [1, 2, 4, 8], "attention": False},
+    },
+    # timm's vit_small_patch16_224: 21,665,664 parameters.
+    "vit-s16": {"module": "vit", "class": "ViT", "features": 384, "arguments": {}},
+    # For 32 px on one CPU core, where its training step takes twice resnet-small's.
+    "vit-small": {
+        "module": "vit",
+        "class": "ViT",
+        "features": 64,
+        "arguments": {"size": 32, "patch": 4, "width": 64, "depth": 3, "heads": 2, "mlp_ratio": 2.0},
+    },
 }
 
 
@@ -48,8 +73,8 @@ def check(name: str) -> None:
 def build(name: str, seed: int) -> "nn.Module":
     """The network `name`: (B, 3, H, W) normalised float images to (B, features). Same name and seed, same weights.
 
-    Kernels of convolutions and linear layers are Glorot-uniform, as TensorFlow's layers draw them; biases are zero.
-    The global random state is left as it was.
+    Kernels of convolutions and linear layers are Glorot-uniform, as TensorFlow's layers draw them, and biases are zero,
+    unless the class says how it starts by a function `start` of its own. The global random state is left as it was.
     """
     check(name)
     row = NETWORKS[name]
@@ -57,4 +82,4 @@ def build(name: str, seed: int) -> "nn.Module":
 
     kind = getattr(importlib.import_module(f"vtabflow.networks.{row['module']}"), row["class"])
     with seeded(seed_of("network", name, seed)):
-        return glorot(kind(**row["arguments"]))
+        return getattr(kind, "start", glorot)(kind(**row["arguments"]))

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vtabflow import ranks
 from vtabflow.compute import autocast, worth_compiling
+from vtabflow.errors import UserError
 from vtabflow.files import seed_of
 from vtabflow.methods.base import Method
+from vtabflow.methods.draws import Draws
 from vtabflow.pretrain import checkpoint
 from vtabflow.pretrain.optimisers import optimiser
 from vtabflow.pretrain.upstream import Upstream
@@ -45,11 +49,14 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
     """Train `method` in place for settings["steps"] steps and say how it went; goes on from the checkpoint in
     `scratch` if there is one.
 
-    If a loss or a weight is no longer finite the run stops with status "failed", and the method holds the weights of
-    its last checkpoint (its first weights if there was none).
+    A run whose losses or weights leave their bounds (see `Bounds`) stops there. The method then holds the weights of
+    its last checkpoint, with status "stopped", or its first weights, with status "failed", if there was none.
+    Of several processes each trains on its part of every batch; all end with the same weights.
     """
     device, steps, turns = upstream.device, settings["steps"], method.turns
     method.to(device).to(memory_format=torch.channels_last).train()
+    if ranks.world() > 1:
+        synchronise_norms(method, device)
     players = {name: list(parameters) for name, parameters in method.players().items()}
     own = {name: {**settings, **method.player_settings().get(name, {})} for name in players}
     optimisers = {name: optimiser(parameters, own[name]) for name, parameters in players.items()}
@@ -63,22 +70,24 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
             each.load_state_dict(saved["optimisers"][name])
         outcome = Outcome(**saved["outcome"])
         outcome.resumed += 1
-        print(f"{method.id}: goes on from step {outcome.steps}", flush=True)
+        say(f"{method.id}: goes on from step {outcome.steps}")
     forward = autocast(settings["precision"], device)
     images_a_step = settings["batch"] * len(method.streams) * len(turns)
     # Of the whole run, also where it is resumed: whether it is compiled depends on its spec alone.
-    if worth_compiling(steps * images_a_step, method.size, device):
-        compile_networks(method)
+    compiled = networks(method) if worth_compiling(steps * images_a_step, method.size, device) else []
+    for network in compiled:
+        network.forward = torch.compile(network.forward)
 
     every = int(os.environ.get("VTABFLOW_CHECKPOINT_STEPS", "500"))
     mark = -(-steps // PRINTS)
-    generator = torch.Generator(device)
+    draws = Draws(torch.Generator(device), ranks.rank(), ranks.world())
     meter, watch = Meter(), Watch(device, outcome)
+    bounds = Bounds(settings["divergence"], outcome.losses, [first[name] for name, _ in method.named_parameters()])
     for step in range(outcome.steps, steps):
-        number = seed_of(seed, method.id, step)
-        generator.manual_seed(number)
-        torch.manual_seed(number)
         for turn, player in enumerate(turns):
+            number = seed_of(seed, method.id, step, turn) if turn else seed_of(seed, method.id, step)
+            draws.generator.manual_seed(number)
+            torch.manual_seed(number)
             batch = upstream.draw(step * len(turns) + turn)
             if len(players) > 1:
                 only(method, players[player])
@@ -86,8 +95,9 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
                 group["lr"] = schedules[player].rate(step)
             optimisers[player].zero_grad()
             with forward:
-                losses = method.losses(player, batch, generator)
+                losses = method.losses(player, batch, draws)
             torch.stack([loss for loss in losses.values() if loss.requires_grad]).sum().backward()
+            ranks.average([p.grad for p in players[player] if p.grad is not None])
             optimisers[player].step()
             meter.add(losses, f"{player}/" if len(players) > 1 else "")
         with torch.no_grad():
@@ -99,14 +109,14 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
         if not (done in (1, steps) or done % CHECK_STEPS == 0 or done % every == 0 or done % mark == 0):
             continue
         means = meter.take()
-        if not (all(map(math.isfinite, means.values())) and finite(method)):
+        broken = bounds.broken(means, method)
+        if broken:
             fallback = checkpoint.load(scratch, key, device)
             method.load_state_dict(fallback["method"] if fallback else first)
             outcome.steps = fallback["outcome"]["steps"] if fallback else 0
-            outcome.status = "failed"
-            reason = f"a loss or a weight was not finite by step {done} of {steps}"
-            outcome.reason = f"{reason}; the weights are those of step {outcome.steps}"
-            print(f"{method.id}: failed, {outcome.reason}", flush=True)
+            outcome.status = "stopped" if fallback else "failed"
+            outcome.reason = f"{broken} by step {done} of {steps}; the weights are those of step {outcome.steps}"
+            say(f"{method.id}: {outcome.status}, {outcome.reason}")
             break
         outcome.steps, outcome.seconds = done, watch.seconds()
         outcome.losses = {"start": outcome.losses.get("start", means), "end": means}
@@ -114,22 +124,21 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
             outcome.curve.append({"step": done, **means})
             speed, left = watch.lap(done, steps)
             values = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-            print(
-                f"{method.id}: step {done}/{steps}, {values}, {speed * images_a_step:.0f} images/s, {left:.0f} s left",
-                flush=True,
-            )
-        if done != steps and (done % every == 0 or watch.since_saved() > CHECKPOINT_SECONDS):
+            say(f"{method.id}: step {done}/{steps}, {values}, {speed * images_a_step:.0f} images/s, {left:.0f} s left")
+        if ranks.rank() == 0 and done != steps and (done % every == 0 or watch.since_saved() > CHECKPOINT_SECONDS):
             states = {name: each.state_dict() for name, each in optimisers.items()}
             checkpoint.save(
                 scratch, {"key": key, "method": method.state_dict(), "optimisers": states, "outcome": vars(outcome)}
             )
             watch.saved()
     outcome.seconds, outcome.images_per_second = watch.seconds(), watch.steps_per_second() * images_a_step
+    for network in compiled:
+        del network.forward  # what comes after the training has other shapes
     return outcome
 
 
 class Meter:
-    """Means of named losses on the device, read without waiting for it until `take`."""
+    """Means of named losses over steps and processes, on the device, read without waiting for it until `take`."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -143,8 +152,9 @@ class Meter:
 
     def take(self) -> dict[str, float]:
         """The means since the last `take`; waits for the device once."""
-        values = torch.stack(list(self.sums.values())).tolist()
-        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
+        sums = torch.stack(list(self.sums.values()))
+        ranks.average([sums])
+        means = {name: value / self.counts[name] for name, value in zip(self.sums, sums.tolist(), strict=True)}
         self.sums, self.counts = {}, {}
         return means
 
@@ -189,14 +199,12 @@ class Watch:
 def schedule(settings: dict[str, Any], steps: int) -> Schedule:
     """One player's schedule from its settings."""
     rate, warmup, factor = (float(settings[name]) for name in ("learning_rate", "warmup", "decay_factor"))
-    return Schedule(rate, steps, warmup, tuple(settings["decay_at"]), factor)
+    return Schedule(rate, steps, warmup, tuple(settings["decay_at"]), factor, settings["decay"])
 
 
-def compile_networks(method: Method) -> None:
-    """Compile the method's convolutional networks in place; heads are too small to gain."""
-    for child in method.children():
-        if any(isinstance(part, nn.Conv2d) for part in child.modules()):
-            child.compile()
+def networks(method: Method) -> list[nn.Module]:
+    """The method's convolutional networks: what is worth compiling. Heads are too small to gain."""
+    return [child for child in method.children() if any(isinstance(part, nn.Conv2d) for part in child.modules())]
 
 
 def only(method: Method, parameters: list[nn.Parameter]) -> None:
@@ -206,10 +214,52 @@ def only(method: Method, parameters: list[nn.Parameter]) -> None:
         parameter.requires_grad_(True)
 
 
-def finite(method: nn.Module) -> bool:
-    """Whether every floating-point weight and buffer is finite; waits for the device once."""
-    tensors = [value for value in method.state_dict().values() if value.is_floating_point()]
-    return bool(torch.stack([value.isfinite().all() for value in tensors]).all())
+class Bounds:
+    """When a run counts as diverged: a loss or a weight that is not finite, a loss `factor` times as large as at its
+    first step (or as one, where it started smaller), or weights whose norm has grown `factor`-fold.
+    """
+
+    def __init__(self, factor: float, losses: dict[str, dict[str, float]], first: list[Tensor]) -> None:
+        self.factor, self.start = factor, losses.get("start")
+        self.norm = float(norm_of(first))
+
+    def broken(self, means: dict[str, float], method: nn.Module) -> str | None:
+        """What has left its bounds, in words, or None; waits for the device twice."""
+        self.start = self.start or means
+        norm, everything = float(norm_of(method.parameters())), float(norm_of(method.state_dict().values()))
+        if not (all(map(math.isfinite, means.values())) and math.isfinite(everything)):
+            return "a loss or a weight was not finite"
+        for name, value in means.items():
+            if abs(value) > self.factor * max(1.0, abs(self.start[name])):
+                return f"{name} had grown from {self.start[name]:.3g} to {value:.3g}"
+        if norm > self.factor * self.norm:
+            return f"the norm of the weights had grown from {self.norm:.3g} to {norm:.3g}"
+        return None
+
+
+def norm_of(tensors: Iterable[Tensor]) -> Tensor:
+    """The Euclidean norm of all floating-point tensors together; not finite if one of them is not."""
+    with torch.no_grad():
+        found = [value.detach().float() for value in tensors if value.is_floating_point()]
+        return torch.stack(torch._foreach_norm(found)).norm()
+
+
+def synchronise_norms(method: nn.Module, device: torch.device) -> None:
+    """Let batch norms take their statistics over all processes, in place; UserError on CPUs, where torch cannot."""
+    norms = [name for name, part in method.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    if device.type != "cuda":
+        raise UserError(
+            f"{norms[0]} is a batch norm, which torch shares between GPUs only; train in one process on a CPU"
+        )
+    for name, child in list(method.named_children()):
+        setattr(method, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+
+
+def say(text: str) -> None:
+    if ranks.rank() == 0:
+        print(text, flush=True)
 
 
 def synchronise(device: torch.device) -> None:

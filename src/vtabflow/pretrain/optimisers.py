@@ -10,10 +10,11 @@ from vtabflow.errors import UserError
 
 
 def optimiser(parameters: Iterable[nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """SGD with momentum (not Nesterov's) or Adam over `parameters`, as settings["optimiser"] says.
+    """SGD with momentum (not Nesterov's), Adam or AdamW over `parameters`, as settings["optimiser"] says.
 
     Weight decay is the authors' L2 on kernels of convolutions and linear layers only: not on biases, not on batch norm
-    (methods.md 0.1, point 9). Adam reads beta1 and beta2 (0.9, 0.999 by default) and epsilon (1e-8).
+    (methods.md 0.1, point 9); AdamW's is taken off the weights themselves. Adam and AdamW read beta1 and beta2 (0.9,
+    0.999 by default) and epsilon (1e-8).
     """
     listed = list(parameters)
     groups = [
@@ -24,7 +25,8 @@ def optimiser(parameters: Iterable[nn.Parameter], settings: dict[str, Any]) -> t
     rate = settings["learning_rate"]
     if settings["optimiser"] == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=settings.get("momentum", 0.9), fused=True)
-    if settings["optimiser"] == "adam":
+    if settings["optimiser"] in ("adam", "adamw"):
+        kind = torch.optim.Adam if settings["optimiser"] == "adam" else torch.optim.AdamW
         betas = (settings.get("beta1", 0.9), settings.get("beta2", 0.999))
-        return torch.optim.Adam(groups, lr=rate, betas=betas, eps=settings.get("epsilon", 1e-8), fused=True)
-    raise UserError(f"pretrain.optimiser is {settings['optimiser']!r}; set it to 'sgd' or 'adam'")
+        return kind(groups, lr=rate, betas=betas, eps=settings.get("epsilon", 1e-8), fused=True)
+    raise UserError(f"pretrain.optimiser is {settings['optimiser']!r}; set it to 'sgd', 'adam' or 'adamw'")

@@ -22,10 +22,11 @@ def probe(trunk: nn.Module, store: Any, task: str, size: int, device: torch.devi
     """{"accuracy", "classes", "n_train", "n_test"}: fitted on at most 2,000 training images, scored on at most 1,000
     of validation.
 
-    The images are the same for every method. None where the store has no labels for `task` or no validation images.
+    The trunk is in evaluation mode afterwards. The images are the same for every method. None where the store has no
+    labels for `task` (one class is none) or no validation images.
     """
     classes = store.manifest["classes"].get(task)
-    if classes is None or not store.manifest["counts"].get("val"):
+    if classes is None or classes < 2 or not store.manifest["counts"].get("val"):
         return None
     slow = device.type == "cpu" and sum(p.numel() for p in trunk.parameters()) > 1_000_000
     parts = []

@@ -5,17 +5,19 @@ permutation an epoch, cut into pieces of the batch size. A resumed run needs no 
 at an epoch's end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vtabflow import ranks
 from vtabflow.compute import room
 from vtabflow.errors import UserError
-from vtabflow.files import digest, seed_of
+from vtabflow.files import digest, seed_of, sha256
 
 # Stream -> its rows of the store and, where those are not on the device already, its images.
 Pieces = dict[str, tuple[Tensor, Tensor]]
@@ -61,6 +63,27 @@ def subset(labels: np.ndarray, classes: int, fraction: float, seed: int) -> np.n
     return np.sort(np.concatenate(chosen))
 
 
+def listed(path: str, digest_then: str, names: Sequence[str]) -> np.ndarray:
+    """Sorted indices of the images that a file lists, one a line, by example id or by file name where that is unique.
+
+    S4L's list of 128,000 ImageNet files is such a file (methods.md 2.4). UserError if the file is not the one that was
+    planned with, or lists what the upstream has not.
+    """
+    if sha256(path) != digest_then:
+        raise UserError(f"{path} has changed since the study was planned; plan it again (`vtabflow check`)")
+    places: dict[str, int | None] = {}
+    for i, name in enumerate(names):
+        short = name.rsplit("/", 1)[-1]
+        places[short] = None if short in places else i
+    places |= {name: i for i, name in enumerate(names)}
+    lines = list(dict.fromkeys(line.strip() for line in Path(path).read_text().splitlines() if line.strip()))
+    missing = [line for line in lines if places.get(line) is None]
+    if missing or not lines:
+        what = f"{len(missing)} of its {len(lines)} lines, such as {missing[0]}," if missing else "nothing in it"
+        raise UserError(f"{path}: {what} names one image of the upstream; list example ids or unique file names")
+    return np.sort(np.array([places[line] for line in lines], dtype=np.int64))
+
+
 class Upstream:
     """Streams of (images, labels) from the training images of an open store.
 
@@ -81,8 +104,12 @@ class Upstream:
         if not len(self.images):
             raise UserError(f"the upstream store {spec['folder']} has no training images; give the upstream some")
         self.device = device
+        # This process's rows of each batch.
+        each = ranks.part_of(batch)
+        self.part = slice(ranks.rank() * each, (ranks.rank() + 1) * each)
         self.classes: int | None = None
         self.subset: dict[str, Any] | None = None
+        self.members: list[str] = []
         n, task = len(self.images), spec["task"]
         rows = {"images": np.arange(n)}
         self.used = ["train.npy"]
@@ -104,13 +131,13 @@ class Upstream:
                     "set the upstream's subset, such as fraction 0.1"
                 )
             assert labels is not None and self.classes is not None
-            rows["subset"] = subset(labels, self.classes, spec["subset"]["fraction"], spec["subset"]["seed"])
-            names = store.ids("train")
-            self.subset = {
-                **spec["subset"],
-                "images": len(rows["subset"]),
-                "digest": digest([names[i] for i in rows["subset"]]),
-            }
+            names, how = store.ids("train"), spec["subset"]
+            if "file" in how:
+                rows["subset"] = listed(how["file"], how["sha256"], names)
+            else:
+                rows["subset"] = subset(labels, self.classes, how["fraction"], how["seed"])
+            self.members = [names[i] for i in rows["subset"]]
+            self.subset = {**how, "images": len(self.members), "digest": digest(self.members)}
         self.orders = {name: Order(rows[source], batch, seed, name) for name, source in streams.items()}
         self.labelled = {name for name, source in streams.items() if source != "images"}
         self.labels = None if labels is None else torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
@@ -121,7 +148,9 @@ class Upstream:
         self._ahead: tuple[int, Future[Pieces]] | None = None
 
     def draw(self, t: int) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """Turn t's batches, on the device: stream -> uint8 images (batch, H, W, C), int64 classes (batch,) or None."""
+        """Turn t's batches (this process's part of them), on the device: stream -> uint8 images (batch, H, W, C), int64
+        classes (batch,) or None.
+        """
         pieces = self._gather(t) if self._worker is None else self._gathered_ahead(self._worker, t)
         batch: dict[str, tuple[Tensor, Tensor | None]] = {}
         for name, (rows, gathered) in pieces.items():
@@ -144,7 +173,7 @@ class Upstream:
     def _gather(self, t: int) -> Pieces:
         pieces: Pieces = {}
         for name, order in self.orders.items():
-            rows = order[t]
+            rows = order[t][self.part]
             images = torch.from_numpy(self.images[rows]) if self.resident is None else torch.empty(0)
             pieces[name] = (torch.from_numpy(rows), images.pin_memory() if self._worker else images)
         return pieces

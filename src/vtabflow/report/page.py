@@ -13,6 +13,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from vtabflow.files import read_json
 from vtabflow.report.answer import BUDGET, answer, count, points, short
 from vtabflow.report.look import COLOURS, OTHER, VEGALITE, Figure, standins
 from vtabflow.report.stats import BASELINE, Results
@@ -83,6 +84,7 @@ def render(spec: dict[str, Any], results: Results, drawn: list[Drawn], cell_coun
         several=len(results.seeds) > 1,
         failed=[cell for cell in results.cells if cell["status"] == "failed"],
         missing=_missing(results),
+        stopped=_stopped(results),
         display=results.display,
         task_display=results.task_display,
         cells=_provenance(spec, results),
@@ -250,6 +252,18 @@ def _missing(results: Results) -> list[dict[str, Any]]:
             {"display": results.display[method], "budget": budget, "count": sum(tasks.values()), "tasks": names}
         )
     return rows
+
+
+def _stopped(results: Results) -> list[str]:
+    """Methods whose pre-training ran away and was stopped, with what their cards say of it."""
+    said = {}
+    for cell in results.cells:
+        path = Path(cell["encoder"], "card.json")
+        if cell["encoder"] not in said and path.exists():
+            card = read_json(path)
+            stopped = card["status"] == "stopped"
+            said[cell["encoder"]] = f"{results.display[cell['method']]}: {card['reason']}" if stopped else ""
+    return [text for text in said.values() if text]
 
 
 def _provenance(spec: dict[str, Any], results: Results) -> list[dict[str, Any]]:

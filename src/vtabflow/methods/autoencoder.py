@@ -1,0 +1,72 @@
+"""What the autoencoders share: the view of an image, the encoder's heads, the decoder, the error, the prior.
+
+Nobody has published the VTAB authors' autoencoders (methods.md, M2-M5). Inferred, hence settings of each: the size of
+the code, the decoder's width, square crops of at least half the area with a flip, learning rates that fall to a
+hundredth over the training, and Adam's beta1 = 0.5 (both of the latter as in tolstikhin/wae).
+"""
+
+import torch
+from torch import Tensor
+
+from vtabflow.methods.augment import crop_boxes, crop_resize, mirrors, to_float
+from vtabflow.methods.base import Batch, Head, Method
+from vtabflow.methods.draws import Draws
+from vtabflow.networks.decoder import Decoder
+from vtabflow.networks.initialise import glorot
+
+PICTURES = 64
+
+
+class AutoEncoder(Method):
+    """A code (B, latent) by a linear layer on the representation, and a decoder from codes to pictures."""
+
+    family = "generative"
+    streams = {"images": "images"}
+    sizes = (8, 16, 32, 64, 128)  # those of networks/decoder.py
+    published = True
+
+    def build(self) -> None:
+        self.mean = glorot(Head(self.features, self.set["latent"]))
+        self.decoder = glorot(Decoder(self.set["latent"], self.size, self.set["channels"]))
+
+    def view(self, batch: Batch, draws: Draws) -> Tensor:
+        """Square crops of at least `crop_area_min`, mirrored at random: (B, 3, size, size) in [-1, 1]."""
+        images = to_float(batch["images"][0])
+        n, _, height, width = images.shape
+        boxes = crop_boxes(n, height, width, draws, (self.set["crop_area_min"], 1.0), (1.0, 1.0))
+        return crop_resize(images, boxes, self.size, mirrors(n, draws))
+
+    def error(self, x: Tensor, code: Tensor) -> Tensor:
+        """Squared error of the decoded code, summed over pixels and channels, mean over the batch."""
+        return (x - self.decoder(code).float()).square().sum((1, 2, 3)).mean()
+
+    def pictures(self) -> Tensor:
+        """What the decoder makes of codes drawn from the prior N(0, I)."""
+        codes = torch.randn(PICTURES, self.set["latent"], generator=torch.Generator().manual_seed(0))
+        return self.decoder(codes.to(self.mean.weight.device))
+
+
+class GaussianAutoEncoder(AutoEncoder):
+    """The code is drawn from a Gaussian with independent axes, whose mean and variance the encoder says."""
+
+    def build(self) -> None:
+        super().build()
+        self.log_variance = Head(self.features, self.set["latent"])
+
+    def encode(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, log variance and a drawn code of each image, each (B, latent)."""
+        features = self.represent(x)
+        # Beyond these bounds exp() leaves float32's useful range; training never comes near them.
+        mean, log_variance = self.mean(features), self.log_variance(features).clamp(-30, 20)
+        noise = draws.normal(mean.shape)
+        return mean, log_variance, mean + noise * (log_variance / 2).exp()
+
+
+def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)) summed over the code, in nats: (B, d), (B, d) to (B,)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def active(mean: Tensor) -> Tensor:
+    """Share of the codes whose mean varies over the batch: near zero for all of them is posterior collapse."""
+    return (mean.detach().var(0) > 0.01).float().mean()

@@ -1,0 +1,158 @@
+"""BigBiGAN: an encoder and a generator that a discriminator of (picture, code) pairs cannot tell apart."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtabflow.methods.augment import inception_crop
+from vtabflow.methods.base import Batch, Method
+from vtabflow.methods.biggan import SHOWN, hinge
+from vtabflow.methods.draws import Draws
+from vtabflow.networks.average import Average
+from vtabflow.networks.biggan import MULTIPLIERS, Discriminator, Generator, orthogonal
+from vtabflow.networks.spectral import spectral
+
+
+class ResidualMLP(nn.Module):
+    """(B, inputs) to (B, width): a linear layer, then blocks of two, x + linear(ReLU(linear(ReLU x))), and a ReLU."""
+
+    def __init__(self, inputs: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, width)
+        self.inner, self.outer = (nn.ModuleList(nn.Linear(width, width) for _ in range(blocks)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for inner, outer in zip(self.inner, self.outer, strict=True):
+            x = x + outer(F.relu(inner(F.relu(x))))
+        return F.relu(x)
+
+
+class Judge(nn.Module):
+    """D(x, z): scores (B, 3) of the picture, of the code and of the pair, from F(x), H(z) and J([F(x), H(z)])."""
+
+    def __init__(self, size: int, channels: int, latent: int, width: int, blocks: int) -> None:
+        super().__init__()
+        # 128 px have all six blocks, 64 five, 32 four and 16 three: the last works on 4 x 4 places.
+        self.pictures = Discriminator(channels, MULTIPLIERS[: size.bit_length() - 2])
+        self.codes = ResidualMLP(latent, width, blocks)
+        self.pairs = ResidualMLP(self.pictures.features + width, width, blocks)
+        self.scores = nn.ModuleList(nn.Linear(n, 1) for n in (self.pictures.features, width, width))
+        spectral(orthogonal(self))
+
+    def forward(self, pictures: Tensor, codes: Tensor) -> Tensor:
+        f = self.pictures(pictures.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(f.device.type, enabled=False):
+            h = self.codes(codes)
+            j = self.pairs(torch.cat([f, h], 1))
+            return torch.cat([score(x) for score, x in zip(self.scores, (f, h, j), strict=True)], 1)
+
+
+class BigBiGAN(Method):
+    """D minimises mean max(0, 1 - s(x, E(x))) + mean max(0, 1 + s(G(z), z)); G minimises -mean s(G(z), z), E minimises
+    mean s(x, E(x)); means over the batch and D's three scores s_x, s_z, s_xz (methods.md M8).
+
+    The trunk is E's: its code is drawn from N(mean, stddev^2) of linear heads (softplus for the stddev) on a residual
+    MLP on the representation. A step is two turns of D, one of G and one of E, each on a batch of its own; the paper
+    moves G and E at once. E learns ten times as quickly as G (`encoder_rate`; the "up-E-LR" rows);
+    `learning_rate` is not read. G is BigGAN's without classes, its batch norms linear in the chunk of noise; D has
+    spectral normalisation on all layers, E has none.
+
+    Inferred or recalled, hence settings where they are numbers: widths and depths (D's MLPs `hidden` wide with `layers`
+    blocks of two; E's head twice as wide with half as many), crops of at least `crop_area_min` with a flip. D sees the
+    images average-pooled by `downscale`, and G makes pictures of that size: 2 in the paper (E at 256 px, D at 128), 1
+    here.
+    """
+
+    id = "bigbigan"
+    display = "BigBiGAN"
+    family = "generative"
+    streams = {"images": "images"}
+    defaults = {"optimiser": "adam", "weight_decay": 0.0, "warmup": 0.0, "decay_at": ()}
+    settings = {
+        "latent": 120,
+        "channels": 96,
+        "hidden": 2048,
+        "layers": 4,
+        "downscale": 1,
+        "generator_rate": 1e-4,
+        "discriminator_rate": 5e-4,
+        "encoder_rate": 1e-3,
+        "beta1": 0.0,
+        "ema_decay": 0.9999,
+        "ema_start": 0.16,
+        "crop_area_min": 0.08,
+    }
+    ranges = {
+        "latent": (6, 65536),
+        "channels": (1, 4096),
+        "hidden": (1, 65536),
+        "layers": (1, 64),
+        "downscale": (1, 2),
+        "generator_rate": (1e-9, 1e3),
+        "discriminator_rate": (1e-9, 1e3),
+        "encoder_rate": (1e-9, 1e3),
+        "beta1": (0.0, 0.999),
+        "ema_decay": (0.0, 1.0),
+        "ema_start": (0.0, 1.0),
+        "crop_area_min": (0.01, 1.0),
+    }
+    sizes = (32, 64, 128, 256)  # 256 with a `downscale` of 2 only
+    turns = ("discriminator", "discriminator", "generator", "encoder")
+    published = True
+    reference = "Donahue and Simonyan 2019 (BigBiGAN), arXiv:1907.02544; DeepMind's TF-Hub notebook of it"
+
+    def build(self) -> None:
+        s, width = self.set, 2 * self.set["hidden"]
+        small = self.size // s["downscale"]
+        self.generator = spectral(Generator(s["latent"], small, s["channels"]))
+        self.average = Average(self.generator)
+        self.judge = Judge(small, s["channels"], s["latent"], s["hidden"], s["layers"])
+        self.head = ResidualMLP(self.features, width, max(1, s["layers"] // 2))
+        self.mean, self.spread = nn.Linear(width, s["latent"]), nn.Linear(width, s["latent"])
+        for part in (self.head, self.mean, self.spread):
+            orthogonal(part)
+        self.register_buffer("shown_noise", torch.randn(SHOWN, s["latent"]))
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        encoder = [self.trunk, self.head, self.mean, self.spread]
+        return {
+            "discriminator": list(self.judge.parameters()),
+            "generator": list(self.generator.parameters()),
+            "encoder": [p for part in encoder for p in part.parameters()],
+        }
+
+    def player_settings(self) -> dict[str, dict[str, float]]:
+        return {player: {"learning_rate": self.set[f"{player}_rate"]} for player in set(self.turns)}
+
+    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        n = len(batch["images"][0])
+        if player == "generator":
+            noise = draws.normal((n, self.set["latent"]))
+            return {"deception": -self.judge(self.generator(noise), noise).mean()}
+        if player == "encoder":
+            scores = self.judge(*self.encode(batch, draws))
+            return {"deception": scores.mean()}
+        with torch.no_grad():
+            images, codes = self.encode(batch, draws)
+            noise = draws.normal((n, self.set["latent"]))
+            fake = self.generator(noise)
+        real, generated = self.judge(torch.cat([images, fake]), torch.cat([codes, noise])).split(n)
+        return {**hinge(real, generated), "code_mean": codes.mean(), "code_variance": codes.var()}
+
+    def encode(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Views as D sees them, and a code drawn for each (B, latent)."""
+        x = inception_crop(batch["images"][0], self.size, draws, self.set["crop_area_min"], (3 / 4, 4 / 3))
+        noise = draws.normal((len(x), self.set["latent"]))
+        features = self.represent(x)
+        with torch.autocast(features.device.type, enabled=False):
+            inner = self.head(features)
+            codes = self.mean(inner) + F.softplus(self.spread(inner)) * noise
+        return F.avg_pool2d(x, self.set["downscale"]), codes
+
+    def after_step(self, step: int) -> None:
+        begun = step >= self.set["ema_start"] * self.set["steps"]
+        self.average.update(self.generator, self.set["ema_decay"] if begun else 0.0)
+
+    def pictures(self) -> Tensor:
+        return self.average(self.shown_noise)

@@ -1,0 +1,124 @@
+"""DINO: say of small crops what a slow copy of the network says of large ones."""
+
+import warnings
+
+import torch
+from lightly.loss.dino_loss import DINOLoss
+from lightly.models.modules.heads import DINOProjectionHead
+from lightly.utils.scheduler import cosine_schedule
+from torch import Tensor, nn
+
+from vtabflow.methods.base import Batch, Method
+from vtabflow.methods.draws import Draws
+from vtabflow.methods.views import View, view
+from vtabflow.networks.average import Average
+from vtabflow.networks.vit import patch_of
+
+
+class DINO(Method):
+    """Mean over pairs of different views of the cross-entropy of the student's softmax(s / 0.1) to the teacher's
+    softmax((t - centre) / 0.04): teacher on two global crops, student on these and on `local_views` small ones, K
+    outputs each (methods.md 6). It starts near ln K, and is ln K exactly where the teacher does not tell outputs apart.
+
+    Loss and head are lightly's. The teacher is the moving average of the student, without gradient, its momentum from
+    `teacher_momentum` to 1 along half a cosine; the centre that of its outputs over the batch (and over all processes,
+    which lightly averages), with momentum 0.9. At the end the trunk takes over the teacher's weights, which the authors
+    evaluate. As published for ViT-S/16: sizes of the head, views, the local crops' size (3/7, here rounded up to whole
+    patches: half at 32 px) and share (up to `crop_area_min`), AdamW at 5e-4 for 256 images (in proportion to them), 10
+    of 100 epochs of warm-up; `colour` and `blur` scale the colour jitter and how often it blurs. Departing: the head
+    reads the mean of the patch tokens, which is the representation here, where the authors' reads the class token;
+    weight decay stays at 0.04 (theirs rises to 0.4); no clipping of gradients, no freezing of the last layer in the
+    first epoch; the teacher's temperature is their default, without warm-up. `entropy` (nats) is the teacher's: ln K is
+    one kind of collapse, 0 the other.
+    """
+
+    id = "dino"
+    display = "DINO"
+    family = "self-supervised"
+    streams = {"images": "images"}
+    networks = {"resnet50v2": "vit-s16", "resnet-small": "vit-small"}
+    defaults = {
+        "optimiser": "adamw",
+        "learning_rate": 5e-4,
+        "weight_decay": 0.04,
+        "warmup": 0.1,
+        "decay": "cosine",
+    }
+    settings = {
+        "teacher_momentum": 0.996,
+        "teacher_temperature": 0.04,
+        "student_temperature": 0.1,
+        "local_views": 8,
+        "hidden": 2048,
+        "embedding": 256,
+        "prototypes": 65536,
+        "crop_area_min": 0.4,
+        "colour": 1.0,
+        "blur": 1.0,
+    }
+    ranges = {
+        "teacher_momentum": (0.0, 1.0),
+        "teacher_temperature": (0.01, 1.0),
+        "student_temperature": (0.01, 1.0),
+        "local_views": (0, 16),
+        "hidden": (1, 65536),
+        "embedding": (1, 65536),
+        "prototypes": (2, 1048576),
+        "crop_area_min": (0.05, 1.0),
+        "colour": (0.0, 5.0),
+        "blur": (0.0, 1.0),
+    }
+    smallest_size = 8
+    needs = {"lightly": "extras"}
+    reference = "Caron et al. 2021, arXiv:2104.14294; facebookresearch/dino"
+
+    def build(self) -> None:
+        prototypes, patch = self.set["prototypes"], patch_of(self.trunk)
+        # Without a graph, the head's normalised weights can be copied. It normalises them torch's old way, with a warning.
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self.head = DINOProjectionHead(
+                self.features, self.set["hidden"], self.set["embedding"], prototypes, norm_last_layer=True
+            )
+        self.teacher = Average(nn.Sequential(self.trunk, self.head))
+        self.distil = Distil(
+            prototypes,
+            teacher_temp=self.set["teacher_temperature"],
+            student_temp=self.set["student_temperature"],
+        )
+        self.local_size: int = -(-3 * self.size // (7 * patch)) * patch
+
+    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        images, _ = batch["images"]
+        least, colour, blur = self.set["crop_area_min"], self.set["colour"], self.set["blur"]
+        jitter, area = (0.4 * colour, 0.4 * colour, 0.2 * colour, 0.1 * colour), (least, 1.0)
+        recipes = (View(area, jitter, blur), View(area, jitter, 0.1 * blur, solarise=0.2))
+        large = torch.cat([view(images, self.size, draws, recipe) for recipe in recipes])
+        student = list(self.head(self.represent(large)).float().chunk(2))
+        count = self.set["local_views"]
+        if count:
+            recipe = View((0.05, least), jitter, 0.5 * blur, covered=0.0)
+            small = torch.cat([view(images, self.local_size, draws, recipe) for _ in range(count)])
+            student += self.head(self.represent(small)).float().chunk(count)
+        with torch.no_grad():
+            teacher = self.teacher(large).float().chunk(2)
+        with torch.autocast(images.device.type, enabled=False):
+            with torch.no_grad():
+                share = torch.cat(teacher).sub(self.distil.center[0]).div(self.distil.teacher_temp).softmax(1)
+                entropy = torch.special.entr(share).sum(1).mean()
+            return {"distillation": self.distil(list(teacher), student), "entropy": entropy}
+
+    def after_step(self, step: int) -> None:
+        momentum = cosine_schedule(step, self.set["steps"], self.set["teacher_momentum"], 1.0)
+        self.teacher.update(nn.Sequential(self.trunk, self.head), momentum)
+
+    def settle(self) -> None:
+        self.trunk.load_state_dict(self.teacher.network[0].state_dict())
+
+
+class Distil(DINOLoss):
+    """lightly's loss, whose centre moves in training only, as a batch norm's statistics do."""
+
+    def update_center(self, teacher_out: Tensor) -> None:
+        if self.training:
+            super().update_center(teacher_out)

@@ -1,0 +1,68 @@
+"""Exemplar: views of one image are to be nearer to each other than to views of other images."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vtabflow import ranks
+from vtabflow.methods.augment import (
+    brightness_saturation,
+    crop_boxes,
+    crop_resize,
+    mirrors,
+    standardise,
+    to_float,
+    to_gray,
+)
+from vtabflow.methods.base import Batch, Head, Method
+from vtabflow.methods.draws import Draws
+from vtabflow.methods.triplet import retrieval, semi_hard, squared_distances
+from vtabflow.networks.initialise import glorot
+
+
+class Exemplar(Method):
+    """Mean over pairs of views (a, p) of max(0, margin + d(a, p) - d(a, n)), d the squared distance of unit embeddings,
+    n semi-hard (methods.md M12).
+
+    An image is made grey or not as a whole, then every view of it is cropped, flipped and changed in colour by its own
+    draws (the authors' inception_preprocess) and standardised. Inferred: the embeddings have unit length each, as in
+    S4L; the authors' file divides by norms over the batch (axis 0), almost surely not meant. Negatives come from the
+    whole batch, the authors' from the part of one core. The crop's aspect and the 0.66 of the greys are theirs, as is
+    the schedule (35 epochs of 64 at 0.1 * 64 / 256, divided by 10 at 15 and 25), which is the study's to set.
+    """
+
+    id = "exemplar"
+    display = "Exemplar"
+    family = "self-supervised"
+    streams = {"images": "images"}
+    settings = {"views": 8, "embedding": 1000, "margin": 0.5, "gray": 0.66, "crop_area_min": 0.05}
+    ranges = {
+        "views": (2, 64),
+        "embedding": (1, 65536),
+        "margin": (0.0, 4.0),  # unit vectors are at most a squared distance of 4 apart
+        "gray": (0.0, 1.0),
+        "crop_area_min": (0.01, 1.0),
+    }
+    smallest_batch = 2  # one image has no negatives
+    published = True
+    reference = (
+        "Dosovitskiy et al. 2014, arXiv:1406.6909; google/revisiting-self-supervised self_supervision/exemplar.py"
+    )
+
+    def build(self) -> None:
+        self.embed = glorot(Head(self.features, self.set["embedding"]))
+
+    def views(self, images: Tensor, draws: Draws) -> Tensor:
+        """uint8 (B, H, W, C) to (B * views, 3, size, size), image by image."""
+        x = to_gray(to_float(images), draws, self.set["gray"]).repeat_interleave(self.set["views"], 0)
+        boxes = crop_boxes(len(x), x.shape[2], x.shape[3], draws, (self.set["crop_area_min"], 1.0))
+        x = crop_resize(x, boxes, self.size, mirrors(len(x), draws))
+        return standardise(brightness_saturation(x, draws))
+
+    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        features = self.represent(self.views(batch["images"][0], draws))
+        squared = squared_distances(ranks.gathered(F.normalize(self.embed(features), dim=1)))
+        views = self.set["views"]
+        return {
+            "triplet": semi_hard(squared, views, self.set["margin"]),
+            "retrieval": retrieval(squared, views),
+        }

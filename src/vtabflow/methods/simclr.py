@@ -1,0 +1,73 @@
+"""SimCLR: find an image's other view among all views of the batch."""
+
+import torch
+from lightly.loss.ntx_ent_loss import NTXentLoss
+from lightly.models.modules.heads import SimCLRProjectionHead
+from torch import Tensor
+
+from vtabflow import ranks
+from vtabflow.methods.base import Batch, Method
+from vtabflow.methods.draws import Draws
+from vtabflow.methods.views import View, view
+
+
+class SimCLR(Method):
+    """Mean over the 2B views i of -log(exp(s_ij / t) / sum_{k != i} exp(s_ik / t)), s the cosine of two projections, j
+    the other view of i's image (NT-Xent; methods.md 6). Random projections start at about ln(2B - 1) + 1/(2 d t^2), d
+    their width.
+
+    Loss and projector are lightly's. Views, projector (2048, 128) and t = 0.1 are the paper's for ImageNet; `colour`
+    and `blur` scale its colour jitter and how often it blurs (its CIFAR-10 experiments: 0.5 and 0). The paper trains
+    with LARS at batches of 4096. There is none here: SGD with momentum at small batches instead, with the rate (0.06 at
+    128 images, in proportion to them) and the decay of lightly's cifar10_benchmark.py. `spread` is that of the
+    projections: 1 for an even spread over the sphere, 0 if all are the same.
+    """
+
+    id = "simclr"
+    display = "SimCLR"
+    family = "self-supervised"
+    streams = {"images": "images"}
+    defaults = {"learning_rate": 0.06, "weight_decay": 5e-4, "decay": "cosine"}
+    settings = {
+        "temperature": 0.1,
+        "hidden": 2048,
+        "embedding": 128,
+        "crop_area_min": 0.08,
+        "colour": 1.0,
+        "blur": 1.0,
+    }
+    ranges = {
+        "temperature": (0.01, 10.0),
+        "hidden": (1, 65536),
+        "embedding": (2, 65536),
+        "crop_area_min": (0.01, 1.0),
+        "colour": (0.0, 2.5),
+        "blur": (0.0, 1.0),
+    }
+    needs = {"lightly": "extras"}
+    reference = "Chen et al. 2020, arXiv:2002.05709; google-research/simclr"
+
+    def build(self) -> None:
+        self.projector = SimCLRProjectionHead(self.features, self.set["hidden"], self.set["embedding"])
+        self.contrast = NTXentLoss(self.set["temperature"], gather_distributed=False)
+
+    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        images, _ = batch["images"]
+        colour = self.set["colour"]
+        recipe = View(
+            area=(self.set["crop_area_min"], 1.0),
+            jitter=(0.8 * colour, 0.8 * colour, 0.8 * colour, 0.2 * colour),
+            blur=0.5 * self.set["blur"],
+        )
+        x = torch.cat([view(images, self.size, draws, recipe) for _ in range(2)])
+        first, second = self.projector(self.represent(x)).float().chunk(2)
+        with torch.autocast(x.device.type, enabled=False):
+            loss = self.contrast(ranks.gathered(first), ranks.gathered(second))
+        return {"contrast": loss, "spread": spread(first)}
+
+
+@torch.no_grad()
+def spread(embedding: Tensor) -> Tensor:
+    """sqrt(d) times the standard deviation of the unit vectors' components, rows over the batch, meaned over d."""
+    unit = torch.nn.functional.normalize(embedding, dim=1)
+    return unit.std(0, correction=0).mean() * embedding.shape[1] ** 0.5

@@ -1,0 +1,77 @@
+"""Wasserstein autoencoder whose penalty is an upper bound of KL(codes of all images || prior), estimated in a batch."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from vtabflow.methods.autoencoder import GaussianAutoEncoder, active, kl
+from vtabflow.methods.base import Batch
+from vtabflow.methods.draws import Draws
+from vtabflow.ranks import gathered
+
+
+class WAEUKL(GaussianAutoEncoder):
+    """L = 0.05 sum over pixels (x - x')^2 + RAM-MC, the random mixture of the batch's n Gaussians in place of the
+    codes' distribution (methods.md M5).
+
+    In expectation RAM-MC is at least KL(Q_Z || P_Z) and lies between mean KL - ln n and mean KL, so for codes much
+    longer than ln n it acts much like the VAE's term. n is the whole batch, one draw an image. The weights are inferred
+    (0.05 is tolstikhin/wae's), hence settings.
+    """
+
+    id = "wae-ukl"
+    display = "WAE-UKL"
+    defaults = {
+        "optimiser": "adam",
+        "learning_rate": 5e-4,
+        "weight_decay": 0.0,
+        "decay": "exponential",
+        "decay_factor": 0.01,
+    }
+    settings = {
+        "latent": 128,
+        "channels": 64,
+        "reconstruction_weight": 0.05,
+        "penalty_weight": 1.0,
+        "beta1": 0.5,
+        "crop_area_min": 0.5,
+    }
+    ranges = {
+        "latent": (1, 65536),
+        "channels": (1, 4096),
+        "reconstruction_weight": (1e-6, 1e6),
+        "penalty_weight": (0.0, 1e6),
+        "beta1": (0.0, 0.999),
+        "crop_area_min": (0.01, 1.0),
+    }
+    reference = "Rubenstein et al. 2019 (RAM-MC), arXiv:1905.11112; google-research f_divergence_estimation_ram_mc"
+
+    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        x = self.view(batch, draws)
+        mean, log_variance, code = self.encode(x, draws)
+        penalty = ram_mc(gathered(mean), gathered(log_variance), gathered(code))
+        return {
+            "reconstruction": self.set["reconstruction_weight"] * self.error(x, code),
+            "ram-mc": self.set["penalty_weight"] * penalty,
+            "kl": kl(mean, log_variance).detach().mean(),
+            # Gaussian encoders of a WAE tend to shrink to points.
+            "sigma": (log_variance.detach() / 2).exp().mean(),
+            "active": active(mean),
+        }
+
+
+def ram_mc(mean: Tensor, log_variance: Tensor, code: Tensor) -> Tensor:
+    """mean over i of [logsumexp_j log N(z_i; mean_j, variance_j) - ln n - log N(z_i; 0, I)], in nats; all (n, d), code
+    i drawn from Gaussian i. With n = 1 its expectation is the VAE's KL.
+
+    Computed in float64: the squares of (z - mean) / sigma are differences of large numbers when sigma is small.
+    """
+    with torch.autocast(code.device.type, enabled=False):
+        mean, log_variance, z = mean.double(), log_variance.double(), code.double()
+        n, d = z.shape
+        precision = (-log_variance).exp()
+        square = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(1)
+        log_q = -0.5 * (square + log_variance.sum(1) + d * math.log(2 * math.pi))
+        log_p = -0.5 * (z.square().sum(1) + d * math.log(2 * math.pi))
+        return (log_q.logsumexp(1) - math.log(n) - log_p).mean().float()

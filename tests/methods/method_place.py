@@ -1,0 +1,82 @@
+"""Small methods, batches and a small training loop for the tests of methods."""
+
+import torch
+
+from vtabflow import catalogue
+from vtabflow.methods.draws import Draws
+from vtabflow.networks import table
+
+SIZE, CLASSES, BATCH = 32, 7, 12
+# Own settings for networks of this size.
+SMALL = {
+    "simclr": {"hidden": 64, "embedding": 32},
+    "byol": {"hidden": 64, "embedding": 32},
+    "dino": {"hidden": 64, "embedding": 32, "prototypes": 128, "local_views": 2},
+    "mae": {"channels": 32, "depth": 1},
+    "cond-biggan": {"channels": 4, "latent": 8, "embedding": 8},
+    "uncond-biggan": {"channels": 4, "latent": 8},
+    "bigbigan": {"channels": 4, "latent": 8, "hidden": 16, "layers": 2},
+    "jigsaw": {"embedding": 16, "hidden": 64},
+    "relative-patch-location": {"embedding": 16, "hidden": 64},
+    "vae": {"channels": 4, "latent": 8},
+    "exemplar": {"views": 4, "embedding": 32},
+    "semi-exemplar-10": {"views": 4, "embedding": 32},
+    "sup-exemplar-100": {"views": 4, "embedding": 32},
+    "wae-mmd": {"channels": 4, "latent": 8},
+    "wae-gan": {"channels": 4, "latent": 8, "hidden": 32},
+    "wae-ukl": {"channels": 4, "latent": 8},
+}
+TRAINED = [name for name, info in catalogue.methods().items() if info.streams]
+
+
+def draws(seed=0):
+    return Draws(torch.Generator().manual_seed(seed))
+
+
+def make(name, classes=CLASSES, size=SIZE, **settings):
+    """Method `name` on its small network; settings that are not given are its own defaults for small networks."""
+    info = catalogue.info(name)
+    trunk = table.build(info.network("resnet-small"), 0)
+    common = {"steps": 100, "batch": BATCH}
+    return catalogue.load(name)(trunk, size, classes, {**common, **SMALL.get(name, {}), **settings}, 0)
+
+
+def batch_for(method, n=BATCH, seed=1):
+    """Pictures of noise, and classes for the streams that declare them."""
+    g = torch.Generator().manual_seed(seed)
+    batch = {}
+    for name, source in method.streams.items():
+        images = torch.randint(0, 256, (n, method.size, method.size, 3), dtype=torch.uint8, generator=g)
+        classes = torch.randint(0, method.classes or CLASSES, (n,), generator=g)
+        batch[name] = (images, None if source == "images" else classes)
+    return batch
+
+
+def minimised(losses):
+    return torch.stack([loss for loss in losses.values() if loss.requires_grad]).sum()
+
+
+def turns(method, optimisers, batch, step, seed):
+    """All turns of one step, as the loop makes them; returns the losses by player."""
+    players, found = method.players(), {}
+    for turn, player in enumerate(method.turns):
+        method.requires_grad_(False)
+        for p in players[player]:
+            p.requires_grad_(True)
+        optimisers[player].zero_grad()
+        found[player] = method.losses(player, batch, draws(1000 * seed + turn))
+        minimised(found[player]).backward()
+        optimisers[player].step()
+    with torch.no_grad():
+        method.after_step(step)
+    return found
+
+
+def train(method, steps, rate, batch=None, seed=lambda step: step):
+    """Adam for all players on one batch; the views differ from step to step unless `seed` is constant. Returns the
+    last losses by player, as numbers."""
+    optimisers = {name: torch.optim.Adam(list(ps), rate) for name, ps in method.players().items()}
+    batch = batch_for(method) if batch is None else batch
+    for step in range(steps):
+        found = turns(method, optimisers, batch, step, seed(step))
+    return {player: {name: loss.item() for name, loss in losses.items()} for player, losses in found.items()}

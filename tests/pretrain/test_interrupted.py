@@ -1,0 +1,89 @@
+"""A run that was interrupted ends with the bits of one that was not, and a run that diverges stops: for every method."""
+
+import pytest
+import torch
+from method_place import TRAINED
+
+from vtabflow import catalogue
+from vtabflow.networks import table
+from vtabflow.prepare.store import open_store
+from vtabflow.pretrain import loop
+from vtabflow.pretrain.upstream import Upstream
+
+STEPS = 8
+
+
+class Interrupted(Exception):
+    pass
+
+
+def trained(spec, folder, stop_at=None):
+    """The method after loop.train; with `stop_at` it is interrupted at that draw, as a kill would, and None returned."""
+    kind, settings = catalogue.load(spec["method"]), spec["settings"]
+    store = open_store(spec["upstream"]["folder"])
+    up = Upstream(store, spec["upstream"], kind.streams, settings["batch"], 0, torch.device("cpu"))
+    method = kind(table.build(spec["network"], 0), spec["image_size"], up.classes, settings, 0)
+    draw = up.draw
+
+    def counted(t):
+        if t == stop_at:
+            raise Interrupted
+        return draw(t)
+
+    up.draw = counted
+    try:
+        return method, loop.train(method, up, settings, 0, "k", folder)
+    except Interrupted:
+        return None
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_interrupted_and_whole_runs_end_with_the_same_bits(make_spec, tmp_path, monkeypatch, name):
+    """Everything that the method keeps: weights, moving averages, vectors of spectral norms, centres, batch norms."""
+    monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
+    spec = make_spec(name, steps=STEPS)
+    whole, _ = trained(spec, tmp_path / "whole")
+    turns = len(catalogue.info(name).turns)
+    assert trained(spec, tmp_path / "torn", stop_at=5 * turns) is None
+    torn, outcome = trained(spec, tmp_path / "torn")
+    assert outcome.resumed == 1 and outcome.steps == STEPS
+    want, have = whole.state_dict(), torn.state_dict()
+    assert [key for key in want if not torch.equal(want[key], have[key])] == []
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if len(catalogue.info(name).turns) > 1])
+def test_a_diverging_adversary_is_stopped_with_its_last_good_weights(make_spec, tmp_path, monkeypatch, capsys, name):
+    """One player's rate is raised at step 4 until its weights run away; nothing need be infinite for that."""
+    monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
+    spec = make_spec(name, steps=STEPS, divergence=10.0)
+    good, kept = {}, loop.checkpoint.save
+
+    def save(folder, state):
+        kept(folder, state)
+        good[state["outcome"]["steps"]] = {key: value.clone() for key, value in state["method"].items()}
+
+    rate = loop.Schedule.rate
+    monkeypatch.setattr(loop.checkpoint, "save", save)
+    monkeypatch.setattr(loop.Schedule, "rate", lambda self, step: rate(self, step) if step < 4 else 30.0)
+    method, outcome = trained(spec, tmp_path)
+    assert outcome.status == "stopped" and outcome.steps == 3 and list(good) == [3]
+    assert "step 3" in outcome.reason and ("grown" in outcome.reason or "finite" in outcome.reason)
+    state = method.state_dict()
+    assert all(torch.equal(state[key], good[3][key]) for key in state)
+    assert "stopped" in capsys.readouterr().out
+
+
+def test_bounds_on_losses_and_weights():
+    net = torch.nn.Linear(4, 4)
+    bounds = loop.Bounds(10.0, {}, list(net.parameters()))
+    assert bounds.broken({"a": 0.5, "b": -3.0}, net) is None, "the first losses set the bounds"
+    assert bounds.broken({"a": 9.9, "b": 29.0}, net) is None
+    assert "a had grown from 0.5 to 10.1" in bounds.broken({"a": 10.1, "b": 0.0}, net)
+    assert "b had grown" in bounds.broken({"a": 0.0, "b": -31.0}, net)
+    assert "finite" in bounds.broken({"a": float("nan"), "b": 0.0}, net)
+    with torch.no_grad():
+        net.weight.mul_(30)
+    assert "norm of the weights" in bounds.broken({"a": 0.0, "b": 0.0}, net)
+    with torch.no_grad():
+        net.weight.fill_(float("inf"))
+    assert "finite" in bounds.broken({"a": 0.0, "b": 0.0}, net)
