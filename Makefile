@@ -51,7 +51,7 @@ schema: $(MADE)
 	python -c 'import json; from vtabflow.study import Study; print(json.dumps(Study.model_json_schema(), indent=1))' > workflow/schemas/params.schema.json
 
 lock:
-	uv pip compile --universal --generate-hashes --extra dev --python-version 3.11 --no-header pyproject.toml -o requirements.lock
+	uv pip compile --universal --generate-hashes --extra dev --extra extras --python-version 3.11 --no-header pyproject.toml -o requirements.lock
 
 $(MADE): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12 ...")'

@@ -197,7 +197,11 @@ def _methods() -> None:
     lines = {row[0]: "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows}
     for title, infos in parts.items():
         infos.sort(key=lambda info: (catalogue.FAMILIES.index(info.family), info.id))
-        print("\n".join([f"{title} ({len(infos)})", "", *(lines[key].rstrip() for key in ["id", *(i.id for i in infos)]), ""]))
+        print(
+            "\n".join(
+                [f"{title} ({len(infos)})", "", *(lines[key].rstrip() for key in ["id", *(i.id for i in infos)]), ""]
+            )
+        )
 
 
 def _code(arguments: argparse.Namespace) -> int:

@@ -180,7 +180,7 @@ class _Planner:
     def _encoder(self, method: str, store: Spec) -> Spec:
         info = catalogue.methods()[method]
         pretrain = self.study.pretrain
-        network = info.network(pretrain.network)
+        network = self.study.network(method)
         code = {
             "method": self.lock.identity(f"methods/{info.module.rpartition('.')[2]}"),
             "network": self.lock.identity(f"networks/{NETWORKS[network]['module']}"),
@@ -196,7 +196,8 @@ class _Planner:
                 "settings": settings,
                 "seed": pretrain.seed,
                 "images": store["identity"]["images"],
-                "subset": subset,
+                # Of a list the content counts, not where it lies.
+                "subset": subset and {name: value for name, value in subset.items() if name != "file"},
             }
             classes = store["classes"][store["tasks"][0]]
             if uses & {"labels", "subset"}:
@@ -242,7 +243,9 @@ class _Planner:
             return {"fraction": given.fraction, "seed": given.seed}
         path = self.root / given.file
         if not path.is_file():
-            raise UserError(f"pretrain.subset.file: there is no file {given.file}; it lists one image of the upstream a line")
+            raise UserError(
+                f"pretrain.subset.file: there is no file {given.file}; it lists one image of the upstream a line"
+            )
         return {"file": given.file, "sha256": sha256(path)}
 
     # ---- cells and packs

@@ -230,14 +230,23 @@ class Study(Group):
         known = [*standins(), *self.prepare.folders]
         raise ValueError(f"tasks: there is no task {name}{_nearest(name, known)}; the tasks are: {', '.join(known)}")
 
+    def network(self, method: str) -> str:
+        """The network of one method: its own in per_method, or what stands for the study's with this method."""
+        given = self.pretrain.per_method.get(method, {})
+        return given.get("network") or catalogue.methods()[method].network(self.pretrain.network)
+
     def method_settings(self, method: str) -> dict[str, Any]:
         """The settings of one method's pre-training: the study's, the method's own word over them, params.yaml's per_method over both."""
         info = catalogue.methods()[method]
         common = self.pretrain.model_dump(exclude={"network", "seed", "subset", "per_method"})
         given = self.pretrain.per_method.get(method, {})
-        known = {**common, **info.settings}
+        known = {**common, **info.settings, "network": None}
         for key, value in given.items():
             place = f"pretrain.per_method.{method}.{key}"
+            if key == "network" and value not in NETWORKS:
+                raise ValueError(
+                    f"{place}: there is no network {value}{_nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}"
+                )
             if key not in known:
                 raise ValueError(
                     f"{place}: {method} has no setting {key}{_nearest(key, known)}; it has: {', '.join(sorted(known))}"

@@ -30,7 +30,11 @@ def versions(requirements: list[Requirement]) -> set[str]:
 
 
 def test_the_lock_fulfils_what_the_project_declares(project, locked):
-    for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    for line in [
+        *project["dependencies"],
+        *project["optional-dependencies"]["dev"],
+        *project["optional-dependencies"]["extras"],
+    ]:
         wanted = Requirement(line)
         for version in versions(locked[canonicalize_name(wanted.name)]):
             assert Version(version) in wanted.specifier, line

@@ -112,6 +112,39 @@ def test_the_labelled_subset_touches_the_semi_supervised_alone(base, root):
     assert again["encoders"] == {"semi-rotation-10"}
 
 
+def test_the_labelled_subset_can_be_a_list_in_a_file(base, tmp_path):
+    """Its content counts, not its name; without the file, or with another, the study is not the same."""
+    (tmp_path / "code.lock").write_text("{}")
+    listed = changed(base, "pretrain.subset.file", "list.txt")
+    with pytest.raises(UserError, match=r"pretrain\.subset\.file: there is no file list\.txt"):
+        made(listed, tmp_path)
+    for name in ("list.txt", "other.txt"):
+        (tmp_path / name).write_text("0\n5\n")
+    first, again = made(listed, tmp_path), made(changed(base, "pretrain.subset.file", "other.txt"), tmp_path)
+    (tmp_path / "list.txt").write_text("0\n6\n")
+    assert new(first, made(listed, tmp_path))["encoders"] == {"semi-rotation-10"}
+    assert new(made(base, tmp_path), first)["encoders"] == {"semi-rotation-10"}
+    assert new(first, again)["encoders"] == set()
+
+
+def test_a_method_with_an_image_size_or_a_network_of_its_own(base, root):
+    found, after = compare(base, root, "pretrain.per_method", {"vae": {"channels": 8, "image_size": 16}})
+    assert found["encoders"] == {"vae"} and found["stores"] == set()
+    sizes = {spec["method"]: spec["image_size"] for spec in after.encoders.values()}
+    assert sizes == {"from-scratch": 32, "vae": 16, "rotation": 32, "semi-rotation-10": 32, "sup-100": 32}
+    assert {cell["image_size"] for cell in after.cells.values()} == {32}, "tasks keep the study's size"
+    found, after = compare(base, root, "pretrain.per_method", {"vae": {"channels": 8, "network": "resnet50v2"}})
+    assert found["encoders"] == {"vae"}
+    gan = made(changed(base, "methods", ["from-scratch", "cond-biggan"]), root)
+    specs = {spec["method"]: spec for spec in gan.encoders.values()}
+    assert specs["cond-biggan"]["network"] == "biggan-small" and specs["from-scratch"]["network"] == "resnet-small"
+
+
+def test_how_many_gpus_train_an_encoder_changes_no_key(base, root):
+    found, after = compare(base, root, "run", {"gpus_per_encoder": 2, "cells_per_job": 8})
+    assert found == NOTHING and {spec["gpus"] for spec in after.encoders.values()} == {2}
+
+
 def test_pack_size_and_order_of_tasks_change_nothing(base, root):
     again, after = compare(base, root, "run.cells_per_job", 3)
     assert again == NOTHING and len(after.packs) == 14
@@ -208,6 +241,19 @@ def test_rows_that_nobody_reads_change_nothing(base, root):
     assert again["encoders"] == {"vae", "rotation", "semi-rotation-10", "sup-100"} and again["stores"] == {
         "upstream-standin"
     }
+
+
+def test_an_upstream_without_labels_is_refused_for_methods_that_learn_from_them(own, tmp_path):
+    """All its images in one folder: pictures enough for Rotation, no classes for Sup-100%."""
+    folder = tmp_path / "up/train"
+    first, *others = sorted(path for path in folder.iterdir() if path.is_dir())
+    for other in others:
+        for i, image in enumerate(sorted(other.iterdir())):
+            image.rename(first / f"{other.name}-{i}{image.suffix}")
+        other.rmdir()
+    with pytest.raises(UserError, match=r"upstream up has no labels .* method sup-100 learns from 2 classes or more"):
+        made(changed(own, "methods", ["from-scratch", "sup-100"]), tmp_path)
+    assert made(changed(own, "methods", ["from-scratch", "rotation"]), tmp_path).encoders
 
 
 def test_upstream_images_that_are_in_a_task_are_refused(own, tmp_path):

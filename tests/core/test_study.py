@@ -52,6 +52,7 @@ def test_the_shipped_studies_load(root):
             {"vae": {"learning_rate": -1}},
             ["pretrain.per_method.vae.learning_rate", "greater than 0"],
         ),
+        ("pretrain.per_method", {"vae": {"network": "resnet"}}, ["vae.network", "no network resnet", "resnet50v2"]),
         ("pretrain.per_method", {"vea": {}}, ["no method vea", "did you mean vae?"]),
         (
             "pretrain.per_method",
@@ -60,8 +61,25 @@ def test_the_shipped_studies_load(root):
         ),
         ("pretrain.per_method", {"rotation": {"crop_area_min": 7.0}}, ["rotation.crop_area_min is 7.0", "0.01 to 1"]),
         ("pretrain.per_method", {"vae": {"latent": "many"}}, ["vae.latent", "'many'", "kind of its default 128"]),
-        ("prepare.image_size", 48, ["prepare.image_size is 48", "vae can make"]),
+        (
+            "prepare.image_size",
+            48,
+            ["prepare.image_size is 48", "vae works at 8, 16, 32", "pretrain.per_method.vae.image_size"],
+        ),
         ("pretrain.batch", 1, ["pretrain.batch is 1", "at least 2"]),
+        (
+            "pretrain.per_method",
+            {"rotation": {"batch": 1}},
+            ["pretrain.per_method.rotation.batch is 1", "rotation needs at least 2"],
+        ),
+        ("pretrain.image_size", 50, ["pretrain.image_size is 50", "vae works at 8, 16, 32"]),
+        (
+            "pretrain.per_method",
+            {"vae": {"image_size": 20}},
+            ["pretrain.per_method.vae.image_size is 20", "vae works at 8, 16, 32"],
+        ),
+        ("pretrain.divergence", 1, ["pretrain.divergence", "greater than 1"]),
+        ("pretrain.subset", {"fraction": 0.1, "file": 7}, ["pretrain.subset.file"]),
         ("upstream", "svhn-standin", ["svhn-standin is a task too"]),
         ("upstream", "imagenet", ["no set imagenet", "upstream-standin"]),
         ("study", "My Study", ["study", "pattern"]),
@@ -72,6 +90,38 @@ def test_a_mistake_becomes_one_sentence(tmp_path, smoke, place, value, says):
     message = refused(tmp_path, changed(smoke, place, value))
     for words in says:
         assert words in message
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "batch", "says"),
+    [
+        ("jigsaw", 16, 64, "prepare.image_size is 16: jigsaw needs at least"),
+        ("relative-patch-location", 16, 64, "prepare.image_size is 16: relative-patch-location needs at least"),
+        ("cond-biggan", 224, 64, "prepare.image_size is 224: cond-biggan works at 32, 64, 128 px"),
+        ("uncond-biggan", 48, 64, "prepare.image_size is 48: uncond-biggan works at"),
+        ("bigbigan", 48, 64, "prepare.image_size is 48: bigbigan works at"),
+        ("wae-gan", 100, 64, "prepare.image_size is 100: wae-gan works at 8, 16, 32, 64, 128 px"),
+        ("exemplar", 32, 1, "pretrain.batch is 1: exemplar needs at least 2"),
+        ("semi-exemplar-10", 32, 1, "pretrain.batch is 1: semi-exemplar-10 needs at least 2"),
+        ("wae-mmd", 32, 1, "pretrain.batch is 1: wae-mmd needs at least 2"),
+        ("uncond-biggan", 32, 3, "pretrain.batch is 3: uncond-biggan needs at least 4"),
+    ],
+)
+def test_what_a_method_cannot_work_with_is_refused_with_the_key_and_the_smallest_value(
+    tmp_path, smoke, method, size, batch, says
+):
+    raw = changed(changed(smoke, "prepare.image_size", size), "pretrain.batch", batch)
+    raw["pretrain"].pop("per_method")
+    assert says in refused(tmp_path, {**raw, "methods": ["from-scratch", method]})
+
+
+def test_a_method_can_have_an_image_size_of_its_own(smoke):
+    """BigGANs make pictures of 128 px; the rest of a study may be at 224."""
+    raw = changed(smoke, "prepare.image_size", 224)
+    raw |= {"methods": ["rotation", "vae"]}
+    raw["pretrain"]["per_method"] = {"vae": {"image_size": 128}}
+    study = Study.model_validate(raw)
+    assert study.method_settings("vae")["image_size"] == 128 and study.method_settings("rotation")["image_size"] == 224
 
 
 def test_files_that_are_no_study(tmp_path):

@@ -14,6 +14,7 @@ from vtabflow.finetune.data import Examples, Pictures, Vectors, checked_labels, 
 from vtabflow.finetune.encoder import differing
 from vtabflow.finetune.loop import Learner
 from vtabflow.finetune.momentum import Momentum
+from vtabflow.methods.augment import standardise, to_float
 from vtabflow.networks.table import build
 from vtabflow.schedule import Schedule
 
@@ -185,6 +186,15 @@ def test_what_the_network_sees(channels):
     assert np.array_equal(
         unit.numpy(), np.broadcast_to(raw.astype(np.float32) / np.float32(255), (2, 16, 16, 3)).transpose(0, 3, 1, 2)
     )
+
+
+def test_the_view_standardises_each_image_as_its_pretraining_did():
+    """The same numbers as the augmentation's, grey images included."""
+    raw = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8))
+    wanted = {"low": -1.0, "high": 1.0, "mean": None, "std": None, "standardise": True}
+    for images in (raw, raw[..., :1], torch.full_like(raw, 7)):
+        seen = view_of(16, "legacy", wanted, CPU)(images)
+        torch.testing.assert_close(seen, standardise(to_float(images)), atol=1e-5, rtol=1e-5)
 
 
 def test_the_view_resizes_on_the_byte_scale():

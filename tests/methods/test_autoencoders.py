@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from method_place import BATCH, CLASSES, batch_for, draws, make, train
-from torch.distributions import Independent, MixtureSameFamily, Normal, Categorical, kl_divergence
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from vtabflow import catalogue
 from vtabflow.errors import UserError
@@ -121,8 +121,12 @@ def test_ram_mc_stays_exact_for_narrow_gaussians():
 
 def test_a_plain_critic_starts_at_two_ln_two():
     method = make("wae-gan", prior_trick=False)
-    assert method.losses("critic", batch_for(method), draws())["critic"].item() == pytest.approx(2 * math.log(2), abs=1e-6)
-    assert method.losses("autoencoder", batch_for(method), draws())["deception"].item() == pytest.approx(math.log(2), abs=1e-6)
+    assert method.losses("critic", batch_for(method), draws())["critic"].item() == pytest.approx(
+        2 * math.log(2), abs=1e-6
+    )
+    assert method.losses("autoencoder", batch_for(method), draws())["deception"].item() == pytest.approx(
+        math.log(2), abs=1e-6
+    )
 
 
 def test_the_prior_trick_adds_the_log_density():
@@ -150,7 +154,9 @@ def test_a_critic_tells_codes_from_the_prior_and_the_encoder_answers():
 @pytest.mark.parametrize("name", NAMES)
 def test_one_batch_can_be_learned_by_heart(name):
     """The error falls below 5% of its start. Without penalties: they ask for something else."""
-    free = {"vae": {"beta": 0.0, "variance": 0.5}, "wae-ukl": {"penalty_weight": 0.0}}.get(name, {"penalty_weight": 0.0})
+    free = {"vae": {"beta": 0.0, "variance": 0.5}, "wae-ukl": {"penalty_weight": 0.0}}.get(
+        name, {"penalty_weight": 0.0}
+    )
     size, settings = 8, {"latent": 64, "channels": 16, "crop_area_min": 1.0, **free}
     batch = smooth(make(name, size=size, **settings), 64)
     first = train(make(name, size=size, **settings), 1, 0.0, batch)

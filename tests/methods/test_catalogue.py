@@ -18,6 +18,9 @@ COMMON = {
     "warmup",
     "decay_at",
     "decay_factor",
+    "decay",
+    "divergence",
+    "image_size",
     "precision",
 }
 
@@ -29,10 +32,10 @@ def run(code):
 def test_listing_imports_no_torch_and_loading_only_the_methods_file():
     code = (
         "import sys\nfrom vtabflow import catalogue\n"
-        "assert len(catalogue.methods()) >= 5\nassert 'torch' not in sys.modules\n"
+        "assert len(catalogue.methods()) >= 18\nassert 'torch' not in sys.modules\n"
         "catalogue.load('rotation')\nassert 'torch' in sys.modules\n"
         "found = {m for m in sys.modules if m.startswith('vtabflow.methods.')}\n"
-        "assert found == {'vtabflow.methods.' + m for m in ('base', 'augment', 'rotation')}, found\n"
+        "assert found == {'vtabflow.methods.' + m for m in ('base', 'augment', 'draws', 'rotation')}, found\n"
     )
     result = run(code)
     assert result.returncode == 0, result.stderr
@@ -50,16 +53,56 @@ def test_what_is_read_is_what_the_class_says(method):
     assert not set(info.settings) & COMMON, "a method's own settings have names of their own"
 
 
-def test_the_first_five_are_there():
+# DESIGN: ids, display names and families of the VTAB study.
+STUDY = {
+    "from-scratch": ("From-Scratch", "from-scratch"),
+    "vae": ("VAE", "generative"),
+    "wae-mmd": ("WAE-MMD", "generative"),
+    "wae-gan": ("WAE-GAN", "generative"),
+    "wae-ukl": ("WAE-UKL", "generative"),
+    "uncond-biggan": ("Uncond-BigGAN", "generative"),
+    "cond-biggan": ("Cond-BigGAN", "generative"),
+    "bigbigan": ("BigBiGAN", "generative"),
+    "relative-patch-location": ("Rel.Pat.Loc", "self-supervised"),
+    "jigsaw": ("Jigsaw", "self-supervised"),
+    "rotation": ("Rotation", "self-supervised"),
+    "exemplar": ("Exemplar", "self-supervised"),
+    "semi-rotation-10": ("Semi-Rotation-10%", "semi-supervised"),
+    "semi-exemplar-10": ("Semi-Exemplar-10%", "semi-supervised"),
+    "sup-10": ("Sup-10%", "supervised"),
+    "sup-100": ("Sup-100%", "supervised"),
+    "sup-rotation-100": ("Sup-Rotation-100%", "supervised"),
+    "sup-exemplar-100": ("Sup-Exemplar-100%", "supervised"),
+}
+EXTRAS = {"simclr": "SimCLR", "byol": "BYOL", "dino": "DINO", "mae": "MAE"}
+# What the study lets each learn from; unsupervised ones never see a class.
+LABELS = {
+    "all labels": {"sup-100", "sup-rotation-100", "sup-exemplar-100", "cond-biggan"},
+    "a labelled subset": {"sup-10", "semi-rotation-10", "semi-exemplar-10"},
+}
+
+
+def test_all_methods_of_the_study_are_there_and_the_extras_beside_them():
     known = catalogue.methods()
-    want = {
-        "from-scratch": ("From-Scratch", "from-scratch"),
-        "vae": ("VAE", "generative"),
-        "rotation": ("Rotation", "self-supervised"),
-        "semi-rotation-10": ("Semi-Rotation-10%", "semi-supervised"),
-        "sup-100": ("Sup-100%", "supervised"),
-    }
-    assert {name: (known[name].display, known[name].family) for name in want} == want
+    assert {name: (info.display, info.family) for name, info in known.items() if info.published} == STUDY
+    assert {name: info.display for name, info in known.items() if not info.published} == EXTRAS
+    assert {info.family for info in known.values() if not info.published} == {"self-supervised"}
+    assert {name for name, info in known.items() if info.uses_labels} == set.union(*LABELS.values())
+
+
+def test_the_command_prints_the_table_of_methods():
+    shown = subprocess.run([sys.executable, "-m", "vtabflow", "methods"], capture_output=True, text=True, check=True)
+    first, beside = shown.stdout.split("Beside them (4)")
+    assert first.startswith("The methods of the study (18)")
+    for name, (display, family) in STUDY.items():
+        (line,) = [line for line in first.splitlines() if line.startswith(f"{name} ")]
+        info = catalogue.info(name)
+        learns = next(
+            (label for label, names in LABELS.items() if name in names), "images" if info.streams else "nothing"
+        )
+        for word in (display, family, info.network("resnet50v2"), learns, info.reference):
+            assert word in line
+    assert all(f"{name} " in beside for name in EXTRAS)
 
 
 def test_unknown_method_is_refused_with_the_nearest():
@@ -70,6 +113,7 @@ def test_unknown_method_is_refused_with_the_nearest():
 BASE = "class Method:\n    id = ''\n    display = ''\n    family = ''\n    streams = {}\n    defaults = {}\n"
 BASE += "    settings = {}\n    ranges = {}\n    sizes = ()\n"
 BASE += "    networks = {}\n    turns = ('main',)\n    smallest_batch = 2\n    reference = ''\n"
+BASE += "    smallest_size = 1\n    needs = {}\n    published = False\n"
 ONE = "from vtabflow.methods.base import Method\n\n\nclass One(Method):\n    id = 'one'\n    display = 'One'\n"
 ONE += "    family = 'supervised'\n    streams = {'a': 'labels'}\n    settings = {'x': 1}\n"
 

@@ -90,6 +90,9 @@ def test_a_collapsed_batch_costs_the_margin_and_ln_2_and_has_finite_gradients():
             value.backward()
             assert value.item() == pytest.approx(want, abs=1e-7)
             assert e.grad.isfinite().all()
+    squared = torch.zeros(16, 16, requires_grad=True)
+    batch_hard(squared, 8).backward()
+    assert squared.grad.isfinite().all(), "the root's gradient at zero is infinite"
 
 
 def test_views_apart_cost_nothing_and_are_retrieved():
@@ -113,7 +116,7 @@ def watched(method):
 def test_exemplar_takes_unit_rows_and_one_identity_an_image():
     """Traps 5 and 6 of methods.md: its loss is that of rows of unit length with labels repeat(arange(B), views)."""
     method = make("exemplar", margin=0.7)
-    train(method, 8, 5e-3, seed=lambda step: 0)  # until views of one image resemble each other
+    train(method, 4, 5e-3, seed=lambda step: 0)  # until views of one image resemble each other
     seen = watched(method)
     got = method.losses("main", batch_for(method), draws(0))["triplet"].item()
 
@@ -134,9 +137,9 @@ def test_exemplar_greys_all_views_of_an_image_or_none_and_standardises_each():
     grey = (x - x.mean(1, keepdim=True)).abs().amax((1, 2, 3)).view(60, 8) < 1e-5
     assert torch.equal(grey, grey[:, :1].expand(-1, 8))
     assert grey[:, 0].float().mean().item() == pytest.approx(0.66, abs=0.18)  # three standard deviations
+    assert (x[0::8] - x[1::8]).abs().amax((1, 2, 3)).min() > 0.1, "every view has draws of its own"
     torch.testing.assert_close(x.mean((1, 2, 3)), torch.zeros(480), atol=1e-5, rtol=0)
     torch.testing.assert_close(x.flatten(1).std(1, correction=0), torch.ones(480), **CLOSE)
-    assert (x[0::8] - x[1::8]).abs().amax((1, 2, 3)).min() > 0.1, "every view has draws of its own"
 
 
 @pytest.mark.parametrize("name", ["semi-exemplar-10", "sup-exemplar-100"])
@@ -205,11 +208,10 @@ def test_hsv_noise_agrees_with_colorsys_pixel_by_pixel():
 @pytest.mark.parametrize(
     ("name", "images", "steps", "triplet"),
     # On unit vectors the soft margin cannot reach zero: softplus(-sqrt 2) = 0.218 with all images at right angles.
-    [("exemplar", 64, 40, 0.01), ("semi-exemplar-10", 32, 160, 0.3), ("sup-exemplar-100", 64, 100, 0.3)],
+    [("exemplar", 64, 40, 0.01), ("semi-exemplar-10", 48, 150, 0.3), ("sup-exemplar-100", 64, 100, 0.3)],
 )
-def test_64_images_can_be_learnt_by_heart(name, images, steps, triplet):
+def test_one_batch_can_be_learnt_by_heart(name, images, steps, triplet):
     method = make(name, size=16, embedding=64, crop_area_min=0.4)
     last = train(method, steps, 5e-3, batch_for(method, images), seed=lambda step: 0)["main"]
-    print(last)
     assert last["triplet"] < triplet and last["retrieval"] > 0.98
     assert last.get("class", 0) < 0.05

@@ -203,8 +203,8 @@ def test_patches_are_shuffled_by_the_permutation_of_their_label(training, monkey
 
 
 def test_jigsaw_draws_its_permutations_anew_at_each_step(monkeypatch):
-    found = torch.cat([arrangements("jigsaw", monkeypatch, seed=seed)[3][:8] for seed in range(60)])
-    assert len(found.unique()) > 95
+    found = torch.cat([arrangements("jigsaw", monkeypatch, seed=seed)[3][:8] for seed in range(50)])
+    assert len(found.unique()) > 90
 
 
 @pytest.mark.parametrize(("name", "classes"), [("relative-patch-location", 8), ("jigsaw", 100)])
@@ -243,10 +243,8 @@ def test_loss_against_a_loop_in_float64(name):
         x = patches.patches_of(batch["images"][0], SIZE, numbers, 0.66)
         method.double()
         embedded = method.embed(method.trunk(x.double())).numpy().reshape(BATCH, 9, -1)
-        if name == "jigsaw":
-            orders = method.permutations.tolist()
-        else:
-            orders = [(k, 4) for k in (0, 1, 2, 3, 5, 6, 7, 8)]
+        pairs = [(k, 4) for k in (0, 1, 2, 3, 5, 6, 7, 8)]
+        orders = method.permutations.tolist() if name == "jigsaw" else pairs
         total, right = 0.0, 0
         for one in embedded:
             for label, order in enumerate(orders):
@@ -266,7 +264,7 @@ def test_loss_against_a_loop_in_float64(name):
 def test_a_batch_is_learnt_by_heart(name):
     method = make(name, dropout=0.0, hidden=128, embedding=32)
     batch = batch_for(method, 64)
-    losses = train(method, 150, 3e-3, batch, seed=lambda step: 0)["main"]
+    losses = train(method, 100, 3e-3, batch, seed=lambda step: 0)["main"]
     assert losses["arrangement"] < 0.05 and losses["accuracy"] > 0.99
 
 

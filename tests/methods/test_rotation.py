@@ -64,6 +64,5 @@ def test_the_trunk_sees_each_picture_in_all_four_turns(name, streams):
 def test_one_batch_of_64_can_be_learnt_by_heart(name):
     method = make(name, size=16)
     last = train(method, 60, 5e-3, batch_for(method, 64), seed=lambda step: 0)["main"]
-    print(last)
     assert last["rotation"] < 0.05 and last["accuracy"] == 1
     assert last.get("class", 0) < 0.05

@@ -1,5 +1,7 @@
 """A small labelled upstream, made once with the project's own store."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -79,7 +81,7 @@ def make_spec(tmp_path, upstream_folder):
         }
         subset = {"fraction": 0.2, "seed": 0} if "subset" in info.streams.values() else None
         upstream = {"dataset": "corners", "folder": str(upstream_folder), "task": "corners", "classes": CLASSES}
-        return {
+        spec = {
             "step": "pretrain",
             "key": key,
             "method": method,
@@ -96,5 +98,6 @@ def make_spec(tmp_path, upstream_folder):
             "identity": {},
             "code": "c",
         }
+        return json.loads(json.dumps(spec))  # as a job reads it
 
     return make

@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 
 def test_schedule_values():
     """The step of a decay point still has the old rate, as in fine-tuning (protocol.md 3.1)."""
-    made = schedule({"learning_rate": 0.8, "warmup": 0.04, "decay_at": [0.5, 0.75], "decay_factor": 0.1, "decay": "steps"}, 100)
+    made = schedule(
+        {"learning_rate": 0.8, "warmup": 0.04, "decay_at": [0.5, 0.75], "decay_factor": 0.1, "decay": "steps"}, 100
+    )
     values = [made.rate(step) for step in range(100)]
     np.testing.assert_allclose(values[:6], [0, 0.2, 0.4, 0.6, 0.8, 0.8])
     np.testing.assert_allclose([values[i] for i in (50, 51, 75, 76, 99)], [0.8, 0.08, 0.08, 0.008, 0.008])

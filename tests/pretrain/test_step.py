@@ -40,7 +40,14 @@ def test_a_trained_encoder(make_spec, method):
     made = card(spec)
     assert made["status"] == "ok" and made["seeded"] is False and made["resumed"] == 0 and made["spec"] == spec
     assert made["precision"] == ("bfloat16" if torch.cuda.is_available() else "float32") and made["machine"]["name"]
-    assert made["input"] == {"size": 32, "low": -1.0, "high": 1.0, "mean": None, "std": None}
+    assert made["input"] == {
+        "size": 32,
+        "low": -1.0,
+        "high": 1.0,
+        "mean": None,
+        "std": None,
+        "standardise": method in ("exemplar", "jigsaw", "relative-patch-location"),
+    }
     assert made["losses"]["start"].keys() == made["losses"]["end"].keys() and made["images_per_second"] > 0
     assert made["curve"][0]["step"] == 1 and made["curve"][-1]["step"] == 12
     manifest = open_store(spec["upstream"]["folder"]).manifest

@@ -113,7 +113,8 @@ def view_of(size: int, kind: str, wanted: dict[str, Any], device: torch.device) 
     channels_last.
 
     Resized on the 0..255 scale (`kind`: legacy or antialias), grey repeated to three channels, then x/255*(high-
-    low)+low and, where the encoder's card has them, minus mean over std, as `wanted` (the card's `input`) says.
+    low)+low and, where the encoder's card has them, minus mean over std, as `wanted` (the card's `input`) says; with
+    `standardise` each image is brought to mean 0 and deviation 1 (at least 1 / sqrt of its number of values).
     protocol.md section 2, range.
     """
     low, high = float(wanted["low"]), float(wanted["high"])
@@ -134,6 +135,9 @@ def view_of(size: int, kind: str, wanted: dict[str, Any], device: torch.device) 
             x.sub_(mean)
         if std is not None:
             x.div_(std)
+        if wanted.get("standardise"):
+            deviation, centre = torch.std_mean(x, (1, 2, 3), correction=0, keepdim=True)
+            x.sub_(centre).div_(deviation.clamp_(min=x[0].numel() ** -0.5))
         return x.permute(0, 3, 1, 2)
 
     return view

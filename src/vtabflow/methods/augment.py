@@ -55,9 +55,7 @@ def crop_boxes(
     first = enough.byte().argmax(1, keepdim=True)
     h = h.gather(1, first)
     w = h * ratio.gather(1, first)
-    return torch.cat(
-        [(height - h) * draws.uniform((n, 1), 0, 1), (width - w) * draws.uniform((n, 1), 0, 1), h, w], 1
-    )
+    return torch.cat([(height - h) * draws.uniform((n, 1), 0, 1), (width - w) * draws.uniform((n, 1), 0, 1), h, w], 1)
 
 
 def crop_resize(x: Tensor, boxes: Tensor, size: int, mirror: Tensor | None = None) -> Tensor:
@@ -98,9 +96,7 @@ def inception_crop(
     return crop_resize(x, boxes, size, mirrors(len(x), draws) if flip else None)
 
 
-def brightness_saturation(
-    x: Tensor, draws: Draws, brightness: float = 32 / 255, saturation: float = 0.5
-) -> Tensor:
+def brightness_saturation(x: Tensor, draws: Draws, brightness: float = 32 / 255, saturation: float = 0.5) -> Tensor:
     """Add U(-brightness, brightness), then scale the saturation of HSV by U(1 - s, 1 + s); on the [0, 1] scale,
     clipped at the end.
 

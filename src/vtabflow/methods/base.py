@@ -95,6 +95,10 @@ class Method(nn.Module):
     def after_step(self, step: int) -> None:
         """Called without gradients after each step (counted from 0): moving averages and the like, kept in buffers."""
 
+    def standardises(self) -> bool:
+        """Whether the trunk was trained on images with mean 0 and standard deviation 1 each, and is to be fed such."""
+        return False
+
     def settle(self) -> None:
         """Called once when the training is over, in place: leave the trunk as the plain network that is kept (such as
         kernels divided by their spectral norm).

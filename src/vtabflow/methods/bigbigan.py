@@ -1,5 +1,7 @@
 """BigBiGAN: an encoder and a generator that a discriminator of (picture, code) pairs cannot tell apart."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,7 +70,7 @@ class BigBiGAN(Method):
     display = "BigBiGAN"
     family = "generative"
     streams = {"images": "images"}
-    defaults = {"optimiser": "adam", "weight_decay": 0.0, "warmup": 0.0, "decay_at": ()}
+    defaults = {"optimiser": "adam", "weight_decay": 0.0, "warmup": 0.0, "decay": "steps", "decay_at": ()}
     settings = {
         "latent": 120,
         "channels": 96,
@@ -114,7 +116,7 @@ class BigBiGAN(Method):
             orthogonal(part)
         self.register_buffer("shown_noise", torch.randn(SHOWN, s["latent"]))
 
-    def players(self) -> dict[str, list[nn.Parameter]]:
+    def players(self) -> dict[str, Iterable[nn.Parameter]]:
         encoder = [self.trunk, self.head, self.mean, self.spread]
         return {
             "discriminator": list(self.judge.parameters()),
@@ -123,7 +125,7 @@ class BigBiGAN(Method):
         }
 
     def player_settings(self) -> dict[str, dict[str, float]]:
-        return {player: {"learning_rate": self.set[f"{player}_rate"]} for player in set(self.turns)}
+        return {player: {"learning_rate": self.set[f"{player}_rate"]} for player in dict.fromkeys(self.turns)}
 
     def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         n = len(batch["images"][0])

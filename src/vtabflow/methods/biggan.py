@@ -1,5 +1,7 @@
 """BigGAN, with classes and without: a discriminator that tells pictures from generated ones is the representation."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ class CondBigGAN(Method):
     display = "Cond-BigGAN"
     family = "generative"
     streams = {"images": "labels"}
-    defaults = {"optimiser": "adam", "weight_decay": 0.0, "warmup": 0.0, "decay_at": ()}
+    defaults = {"optimiser": "adam", "weight_decay": 0.0, "warmup": 0.0, "decay": "steps", "decay_at": ()}
     settings = {
         "latent": 120,
         "channels": 96,
@@ -79,7 +81,7 @@ class CondBigGAN(Method):
         self.average = Average(self.generator)
         self.register_buffer("shown_noise", torch.randn(SHOWN, self.set["latent"]))
 
-    def players(self) -> dict[str, list[nn.Parameter]]:
+    def players(self) -> dict[str, Iterable[nn.Parameter]]:
         parts = [self.trunk, self.logit, self.project]
         return {
             "discriminator": [p for part in parts for p in part.parameters()],
@@ -87,7 +89,7 @@ class CondBigGAN(Method):
         }
 
     def player_settings(self) -> dict[str, dict[str, float]]:
-        return {player: {"learning_rate": self.set[f"{player}_rate"]} for player in ("discriminator", "generator")}
+        return {player: {"learning_rate": self.set[f"{player}_rate"]} for player in dict.fromkeys(self.turns)}
 
     def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         images, y = batch["images"]
@@ -171,7 +173,7 @@ class UncondBigGAN(CondBigGAN):
         self.turn = spectral(orthogonal(nn.Linear(self.features, 4)))
         self.finish()
 
-    def players(self) -> dict[str, list[nn.Parameter]]:
+    def players(self) -> dict[str, Iterable[nn.Parameter]]:
         parts = [self.trunk, self.logit, self.turn]
         return {
             "discriminator": [p for part in parts for p in part.parameters()],

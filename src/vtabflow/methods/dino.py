@@ -12,13 +12,13 @@ from vtabflow.methods.base import Batch, Method
 from vtabflow.methods.draws import Draws
 from vtabflow.methods.views import View, view
 from vtabflow.networks.average import Average
-from vtabflow.networks.vit import patch_of
+from vtabflow.networks.vit import as_vit
 
 
 class DINO(Method):
     """Mean over pairs of different views of the cross-entropy of the student's softmax(s / 0.1) to the teacher's
     softmax((t - centre) / 0.04): teacher on two global crops, student on these and on `local_views` small ones, K
-    outputs each (methods.md 6). It starts near ln K, and is ln K exactly where the teacher does not tell outputs apart.
+    outputs each (methods.md 6). It starts near ln K, and is ln K where neither of them tells outputs apart.
 
     Loss and head are lightly's. The teacher is the moving average of the student, without gradient, its momentum from
     `teacher_momentum` to 1 along half a cosine; the centre that of its outputs over the batch (and over all processes,
@@ -73,7 +73,7 @@ class DINO(Method):
     reference = "Caron et al. 2021, arXiv:2104.14294; facebookresearch/dino"
 
     def build(self) -> None:
-        prototypes, patch = self.set["prototypes"], patch_of(self.trunk)
+        prototypes, patch = self.set["prototypes"], as_vit(self.trunk, self.size).patch
         # Without a graph, the head's normalised weights can be copied. It normalises them torch's old way, with a warning.
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -113,7 +113,7 @@ class DINO(Method):
         self.teacher.update(nn.Sequential(self.trunk, self.head), momentum)
 
     def settle(self) -> None:
-        self.trunk.load_state_dict(self.teacher.network[0].state_dict())
+        self.trunk.load_state_dict(self.teacher.network.get_submodule("0").state_dict())
 
 
 class Distil(DINOLoss):

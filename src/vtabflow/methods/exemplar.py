@@ -34,7 +34,13 @@ class Exemplar(Method):
     display = "Exemplar"
     family = "self-supervised"
     streams = {"images": "images"}
-    settings = {"views": 8, "embedding": 1000, "margin": 0.5, "gray": 0.66, "crop_area_min": 0.05}
+    settings = {
+        "views": 8,
+        "embedding": 1000,
+        "margin": 0.5,
+        "gray": 0.66,
+        "crop_area_min": 0.05,
+    }
     ranges = {
         "views": (2, 64),
         "embedding": (1, 65536),
@@ -55,8 +61,11 @@ class Exemplar(Method):
         """uint8 (B, H, W, C) to (B * views, 3, size, size), image by image."""
         x = to_gray(to_float(images), draws, self.set["gray"]).repeat_interleave(self.set["views"], 0)
         boxes = crop_boxes(len(x), x.shape[2], x.shape[3], draws, (self.set["crop_area_min"], 1.0))
-        x = crop_resize(x, boxes, self.size, mirrors(len(x), draws))
-        return standardise(brightness_saturation(x, draws))
+        x = brightness_saturation(crop_resize(x, boxes, self.size, mirrors(len(x), draws)), draws)
+        return standardise(x)
+
+    def standardises(self) -> bool:
+        return True
 
     def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         features = self.represent(self.views(batch["images"][0], draws))

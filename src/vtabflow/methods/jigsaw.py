@@ -58,7 +58,7 @@ def far_apart(count: int, length: int = COUNT, seed: int = 0) -> np.ndarray:
     of 9 the distance is 8.08 on average, which is as large as it can be, and 4 at least.
     """
     total = factorial(length)
-    every = np.fromiter(chain.from_iterable(permutations(range(length))), np.uint8, total * length).reshape(total, length)
+    every = np.fromiter(chain.from_iterable(permutations(range(length))), np.uint8).reshape(total, length)
     # RandomState's numbers are the same under every version of numpy.
     columns = np.ascontiguousarray(every[np.random.RandomState(seed).permutation(total)].T)
     shared, most = np.zeros(total, np.int32), np.zeros(total, np.int32)  # places in common: the sum, and the largest

@@ -10,7 +10,7 @@ from vtabflow.errors import UserError
 from vtabflow.methods.augment import inception_crop
 from vtabflow.methods.base import Batch, Method
 from vtabflow.methods.draws import Draws
-from vtabflow.networks.vit import patch_of
+from vtabflow.networks.vit import as_vit
 
 
 class MAE(Method):
@@ -21,7 +21,8 @@ class MAE(Method):
     Decoder and patches are lightly's. As published: `mask` 3/4 of the patches, at random an image; sine-cosine
     positions that are not learnt; a decoder of 8 blocks of 512 channels (heads of 32); crops of a fifth of the area or
     more and a flip, no change of colours; AdamW at 1.5e-4 for 256 images (in proportion to them), beta2 0.95, weight
-    decay 0.05, 40 of 800 epochs of warm-up. Departing: crops are bilinear. The representation is the mean of the patch
+    decay 0.05, 40 of 800 epochs of warm-up. Departing: crops are bilinear, and the encoder's kernels start as
+    timm starts them. The representation is the mean of the patch
     tokens after the last norm. The paper judges it by fine-tuning: a linear probe shows little of it. No batch norm,
     and each image's loss is its own: several processes train as one does.
     """
@@ -52,12 +53,13 @@ class MAE(Method):
     reference = "He et al. 2021, arXiv:2111.06377; facebookresearch/mae"
 
     def build(self) -> None:
-        width, self.patch = self.set["channels"], patch_of(self.trunk)
+        trunk, width = as_vit(self.trunk, self.size), self.set["channels"]
         if width % (32 if width > 32 else 4):
             raise UserError(f"mae's channels are {width}; set them to a multiple of 32, or of 4 below that")
+        self.patch = trunk.patch
         self.patches = (self.size // self.patch) ** 2
         self.shown = min(max(1, round(self.patches * (1 - self.set["mask"]))), self.patches - 1)
-        utils.initialize_positional_embedding(self.trunk.vit.pos_embed, "sincos", num_prefix_tokens=1)
+        utils.initialize_positional_embedding(trunk.vit.pos_embed, "sincos", num_prefix_tokens=1)
         self.embed = nn.Linear(self.features, width)
         self.decoder = MaskedVisionTransformerDecoderTIMM(self.patches, width, self.set["depth"], max(1, width // 32))
         self.paint = nn.Linear(width, 3 * self.patch**2)

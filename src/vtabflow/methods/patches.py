@@ -66,6 +66,8 @@ class Patches(Method):
     Pipeline and head are those of google/revisiting-self-supervised (preprocess.py, patch_utils.py): the image squashed
     to 292 px, grey with probability 0.66, a random 255 px crop, a 64 px patch at random in each of its 85 px cells, no
     flip, every patch standardised over its pixels and channels together; at other image sizes the same in proportion.
+    Standardising removes what light tells of the place, grey removes what colour does (aberration of the lens); a third
+    of the images keep their colours, and what those tell, as the authors' do. Dropout uses torch's global numbers.
     The nine patches of all images are one batch of the trunk, image by image, so that every place has its equal part in
     the batch statistics and the order of the rows tells nothing.
 
@@ -82,6 +84,9 @@ class Patches(Method):
     smallest_size = 27  # patches of 6 px that jitter by 2
     networks = {"resnet50v2": "resnet50v2-patch"}
     published = True
+
+    def standardises(self) -> bool:
+        return True
 
     def build_for(self, together: int, classes: int) -> None:
         """The embedding, and the head that sees the embeddings of `together` patches at once."""

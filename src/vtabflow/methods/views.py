@@ -47,7 +47,7 @@ def view(images: Tensor, size: int, draws: Draws, recipe: View) -> Tensor:
         blurred = gaussian_blur(x, draws.uniform((n,), *SIGMA), max(1, size // 20))
         x = torch.where(_chance(n, draws, recipe.blur), blurred, x)
         x = torch.where(_chance(n, draws, recipe.solarise) & (x >= 0.5), 1 - x, x)
-        return (x * 2 - 1).contiguous(memory_format=torch.channels_last)
+        return (x * 2 - 1).clamp_(-1, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _chance(n: int, draws: Draws, probability: float) -> Tensor:

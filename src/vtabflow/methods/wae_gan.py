@@ -1,5 +1,6 @@
 """Wasserstein autoencoder with a critic of the codes, which the encoder learns to deceive."""
 
+import itertools
 import math
 
 import torch
@@ -22,7 +23,7 @@ class Critic(nn.Module):
     def __init__(self, latent: int, hidden: int, layers: int, trick: bool) -> None:
         super().__init__()
         widths = [latent] + [hidden] * layers
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.last = Head(hidden, 1)
         self.trick = trick
 

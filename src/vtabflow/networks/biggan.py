@@ -182,7 +182,9 @@ class Generator(nn.Module):
         blocks = SIZES[size]
         self.chunk, self.chunks = latent // (blocks + 1), blocks + 1
         if not self.chunk:
-            raise UserError(f"the generator needs a latent of at least {blocks + 1} at {size} px, not {latent}; raise it")
+            raise UserError(
+                f"the generator needs a latent of at least {blocks + 1} at {size} px, not {latent}; raise it"
+            )
         self.embed = None if classes is None else nn.Embedding(classes, embedding)
         code = self.chunk + (0 if classes is None else embedding)
         # From 4x4 upwards: 16, 16, 8, 4, 2, 1 at 128 px, the last of these below.

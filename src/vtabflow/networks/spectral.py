@@ -26,7 +26,7 @@ class Spectral(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
-            matrix = weight.float().flatten(1)
+            matrix = weight.flatten(1)
             with torch.no_grad():
                 v = F.normalize(torch.mv(matrix.t(), self.u), dim=0, eps=EPSILON)
                 u = F.normalize(torch.mv(matrix, v), dim=0, eps=EPSILON)

@@ -42,7 +42,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
     # BigGAN's discriminator (methods.md M6): 86,444,833 of its 87,982,370 parameters; its heads have the others.
     "biggan": {"module": "biggan", "class": "Discriminator", "features": 1536, "arguments": {}},
-    # For 32 px on one CPU core.
+    # For 32 px on one CPU core: a training step at batch 64 makes 0.87 times as many images/s as resnet-small's (3,600 of
+    # 4,150, 2026-11-23), inference 0.6 times.
     "biggan-small": {
         "module": "biggan",
         "class": "Discriminator",

@@ -7,13 +7,6 @@ from torch import Tensor, nn
 from vtabflow.errors import UserError
 
 
-def patch_of(network: nn.Module) -> int:
-    """Pixels of the patches of a ViT; UserError for another network."""
-    if not isinstance(network, ViT):
-        raise UserError("this method needs a vision transformer; set `network` to vit-s16 or vit-small for it")
-    return network.patch
-
-
 class ViT(nn.Module):
     """Images (B, 3, H, W), sides any multiples of the patch, to features (B, width): the mean of the patch tokens after
     the last norm. There is a class token, which the others attend to and which does not count in the mean.
@@ -51,18 +44,30 @@ class ViT(nn.Module):
         """As timm starts it: truncated normal (0.02) kernels and positions."""
         return network
 
+    def check(self, height: int, width: int) -> None:
+        """Raise UserError for images that are not of whole patches."""
+        if height % self.patch or width % self.patch:
+            raise UserError(
+                f"the network cuts images into patches of {self.patch} px, which {width} x {height} px are no multiple "
+                "of; set image_size to one"
+            )
+
     def forward(self, images: Tensor, shown: Tensor | None = None) -> Tensor:
         """Features; or, given the places of the patches that are `shown` (B, n), row by row from 0, the tokens of the
         class and of these patches (B, 1 + n, width), which attend to each other alone.
         """
-        if images.shape[2] % self.patch or images.shape[3] % self.patch:
-            raise UserError(
-                f"the network cuts images into patches of {self.patch} px, which {images.shape[3]} x "
-                f"{images.shape[2]} px are no multiple of; set image_size to one"
-            )
+        self.check(images.shape[2], images.shape[3])
         if shown is None:
             return self.vit(images)
         tokens = self.vit._pos_embed(self.vit.patch_embed(images))
         places = torch.cat([shown.new_zeros(len(shown), 1), shown + 1], 1)
         tokens = tokens.gather(1, places[..., None].expand(-1, -1, self.features))
         return self.vit.norm(self.vit.blocks(tokens))
+
+
+def as_vit(network: nn.Module, size: int) -> ViT:
+    """The network itself; UserError if it is no ViT, or not one for images of this size."""
+    if not isinstance(network, ViT):
+        raise UserError("this method needs a vision transformer; set `network` to vit-s16 or vit-small for it")
+    network.check(size, size)
+    return network

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vtabflow.files import seed_of
-from vtabflow.methods.augment import plain
+from vtabflow.methods.augment import plain, standardise
 
 TRAIN, TEST = 2000, 1000
 # A network of more than a million parameters on a CPU: one image takes a tenth of a second.
@@ -18,11 +18,13 @@ TRAIN_SLOW, TEST_SLOW = 200, 100
 RIDGE = 0.1
 
 
-def probe(trunk: nn.Module, store: Any, task: str, size: int, device: torch.device) -> dict[str, Any] | None:
+def probe(
+    trunk: nn.Module, store: Any, task: str, size: int, device: torch.device, standardised: bool = False
+) -> dict[str, Any] | None:
     """{"accuracy", "classes", "n_train", "n_test"}: fitted on at most 2,000 training images, scored on at most 1,000
     of validation.
 
-    The trunk is in evaluation mode afterwards. The images are the same for every method. None where the store has no
+    standardised: feed it images of mean 0 and deviation 1 each. The trunk is in evaluation mode afterwards. The images are the same for every method. None where the store has no
     labels for `task` (one class is none) or no validation images.
     """
     classes = store.manifest["classes"].get(task)
@@ -34,7 +36,7 @@ def probe(trunk: nn.Module, store: Any, task: str, size: int, device: torch.devi
         labels, images = store.labels(task, split), store.images(split)
         rows = np.sort(np.random.default_rng(seed_of("probe", split)).permutation(len(labels))[:most])
         parts.append(
-            (features(trunk, images[rows], size, device), torch.from_numpy(np.asarray(labels[rows], dtype=np.int64)))
+            (features(trunk, images[rows], size, device, standardised), torch.from_numpy(np.asarray(labels[rows], dtype=np.int64)))
         )
     (x, y), (x_test, y_test) = parts
     right = fit(x, y, classes)(x_test).argmax(1) == y_test
@@ -42,13 +44,15 @@ def probe(trunk: nn.Module, store: Any, task: str, size: int, device: torch.devi
 
 
 @torch.inference_mode()
-def features(trunk: nn.Module, images: np.ndarray, size: int, device: torch.device, batch: int = 250) -> Tensor:
+def features(
+    trunk: nn.Module, images: np.ndarray, size: int, device: torch.device, standardised: bool, batch: int = 250
+) -> Tensor:
     """float64 features (N, features) on the CPU of whole uint8 images (N, H, W, C), with running statistics."""
     trunk.eval()
-    out = [
-        trunk(plain(torch.from_numpy(images[i : i + batch]).to(device), size)).double().cpu()
-        for i in range(0, len(images), batch)
-    ]
+    out = []
+    for raw in torch.from_numpy(images).split(batch):
+        x = plain(raw.to(device), size)
+        out.append(trunk(standardise(x) if standardised else x).double().cpu())
     return torch.cat(out)
 
 

@@ -70,6 +70,7 @@ def make(spec: dict[str, Any], folder: Path, scratch: Path) -> None:
     ranks.leave()
     if not first_process():
         return
+    standardised = trained.pop("standardised", False)
     pictures = trained.pop("pictures", None)
     if pictures is not None:
         write_with(folder / PICTURES, lambda stream: sheet(pictures).save(stream, "png"))
@@ -86,7 +87,14 @@ def make(spec: dict[str, Any], folder: Path, scratch: Path) -> None:
             "network": spec["network"],
             "features": table.NETWORKS[spec["network"]]["features"],
             "parameters": sum(p.numel() for p in trunk.parameters()),
-            "input": {"size": spec["image_size"], "low": -1.0, "high": 1.0, "mean": None, "std": None},
+            "input": {
+                "size": spec["image_size"],
+                "low": -1.0,
+                "high": 1.0,
+                "mean": None,
+                "std": None,
+                "standardise": standardised,
+            },
             "seeded": not info.streams,
             # What was trained in: a network that is only initialised was trained in none.
             "precision": compute.resolved(spec["settings"]["precision"], device) if info.streams else None,
@@ -140,12 +148,12 @@ def pretrain(spec: dict[str, Any], trunk: "nn.Module", device: "torch.device", s
     upstream = Upstream(store, spec["upstream"], kind.streams, settings["batch"], seed, device)
     method = kind(trunk, size, upstream.classes, settings, seed_of("method", kind.id, seed))
     try:
-        before = probe(spec, trunk, store, device)
+        before = probe(spec, trunk, store, device, method.standardises())
         outcome = train(method, upstream, settings, seed, spec["key"], scratch)
         with torch.no_grad():
             method.settle()
             pictures = method.eval().pictures()
-        after = probe(spec, trunk, store, device) if outcome.status != "failed" else None
+        after = probe(spec, trunk, store, device, method.standardises()) if outcome.status != "failed" else None
     except torch.OutOfMemoryError as error:
         raise RunError(
             f"method {kind.id}: the GPU ran out of memory with batches of {settings['batch']} at "
@@ -163,18 +171,21 @@ def pretrain(spec: dict[str, Any], trunk: "nn.Module", device: "torch.device", s
         **{name: getattr(outcome, name) for name in OUTCOME},
         "upstream": {"dataset": spec["upstream"]["dataset"], "sha256": digests, "subset": upstream.subset},
         "probe": after,
+        "standardised": method.standardises(),
         "pictures": pictures,
         "members": upstream.members,
     }
 
 
-def probe(spec: dict[str, Any], trunk: "nn.Module", store: "Store", device: "torch.device") -> dict[str, Any] | None:
+def probe(
+    spec: dict[str, Any], trunk: "nn.Module", store: "Store", device: "torch.device", standardised: bool
+) -> dict[str, Any] | None:
     """The linear probe of the trunk as it stands, by the first process."""
     from vtabflow.pretrain.probe import probe as measure
 
     if not first_process():
         return None
-    return measure(trunk.to(device), store, spec["upstream"]["task"], spec["image_size"], device)
+    return measure(trunk.to(device), store, spec["upstream"]["task"], spec["image_size"], device, standardised)
 
 
 def sheet(pictures: "torch.Tensor") -> Any:
