@@ -63,6 +63,7 @@ def test_methods_with_labels_need_classes(name):
 def test_losses_are_a_function_of_the_draws(name):
     method = make(name)
     train(method, 1, 1e-2)  # away from heads of zeros
+    method.requires_grad_(True)
     method.eval()
     batch = batch_for(method)
     for player in method.turns:

@@ -36,7 +36,10 @@ def probe(
         labels, images = store.labels(task, split), store.images(split)
         rows = np.sort(np.random.default_rng(seed_of("probe", split)).permutation(len(labels))[:most])
         parts.append(
-            (features(trunk, images[rows], size, device, standardised), torch.from_numpy(np.asarray(labels[rows], dtype=np.int64)))
+            (
+                features(trunk, images[rows], size, device, standardised),
+                torch.from_numpy(np.asarray(labels[rows], dtype=np.int64)),
+            )
         )
     (x, y), (x_test, y_test) = parts
     right = fit(x, y, classes)(x_test).argmax(1) == y_test
