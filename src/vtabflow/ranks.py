@@ -57,7 +57,7 @@ def gathered(x: Tensor) -> Tensor:
     A loss over the gathered rows is the whole batch's on every process, and so is the mean over processes of its
     gradients: the backward pass sums what all processes want of a row, `averaged` divides by their number.
     """
-    return x if world() == 1 else _Gather.apply(x.contiguous())  # type: ignore[no-untyped-call]
+    return x if world() == 1 else _Gather.apply(x.contiguous())
 
 
 class _Gather(torch.autograd.Function):

@@ -97,7 +97,7 @@ class Pretrain(Schedule):
     seed: Seed = 0
     steps: Count = 1500
     image_size: Annotated[int, Field(ge=8, le=1024, strict=True)] | None = Field(
-        None, description="pixels at which the methods train; prepare.image_size where left out"
+        default=None, description="pixels at which the methods train; prepare.image_size where left out"
     )
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: Rate = 0.1
@@ -106,7 +106,8 @@ class Pretrain(Schedule):
     decay: Literal["steps", "exponential", "cosine"] = "steps"
     decay_at: tuple[Fraction, ...] = (0.5, 0.8)
     divergence: Annotated[float, Field(gt=1, le=1e12)] = Field(
-        100.0, description="a run stops where a loss or the weights' norm is so many times what it was at the start"
+        default=100.0,
+        description="a run stops where a loss or the weights' norm is so many times what it was at the start",
     )
     subset: Subset = Subset()
     per_method: dict[Id, dict[str, Any]] = {}

@@ -223,18 +223,18 @@ def run_alone(spec, draws, ready):
     step.run(spec)
 
 
-@pytest.mark.parametrize("method", ["semi-rotation-10", "vae"])
+@pytest.mark.parametrize("method", ["semi-rotation-10", "vae", "uncond-biggan"])
 def test_killed_at_random_moments_it_ends_with_the_same_bits(make_spec, method):
-    """SIGKILL again and again: SGD with two streams, Adam with drawn codes."""
+    """SIGKILL again and again: SGD with two streams, Adam with drawn codes, two players with averages and norms."""
     whole, torn = make_spec(method, "whole", steps=40), make_spec(method, "torn", steps=40)
     step.run(whole)
     # One process imports torch (and dynamo, which the first optimiser needs) and the others are forked from it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vtabflow.pretrain.loop", "safetensors.torch", "torch._dynamo"])
-    rng, kills = random.Random(0), 0
+    rng, kills, turns = random.Random(0), 0, len(catalogue.info(method).turns)
     for _ in range(20):
         ready = context.Event()
-        job = context.Process(target=run_alone, args=(torn, rng.randint(1, 9) if kills < 5 else 0, ready))
+        job = context.Process(target=run_alone, args=(torn, rng.randint(1, 9 * turns) if kills < 5 else 0, ready))
         job.start()
         if kills < 5:
             ready.wait(120)

@@ -21,7 +21,7 @@ def test_the_demo_answers_the_question(tmp_path):
     shown = demo.run(*make).stdout
     seconds = time.monotonic() - began
     print(f"the demo took {seconds:.0f} s")
-    assert "190: 190 there" in shown and "results/reports/demo/index.html" in shown
+    assert "684: 684 there" in shown and "results/reports/demo/index.html" in shown
     assert seconds < 1800, "a newcomer's first study"
     memory = [rss for path in demo.folder.glob("results/benchmarks/*/**/*.tsv") for rss in peak_megabytes(path)]
     assert len(memory) > 30 and max(memory) < 4000

@@ -59,9 +59,9 @@ class Learner:
         self.recorded: Recorded | None = None
 
     def schedule(self, learning_rate: float, steps: int) -> Schedule:
-        names = ("warmup", "decay_factor")
-        rest = {name: float(self.settings[name]) for name in names if name in self.settings}
-        return Schedule(learning_rate, steps, decay_at=tuple(self.settings.get("decay_at", ())), **rest)
+        given = self.settings
+        warmup, factor = float(given.get("warmup", 0.0)), float(given.get("decay_factor", 0.1))
+        return Schedule(learning_rate, steps, warmup, tuple(given.get("decay_at", ())), factor)
 
     def begin(self) -> None:
         """Weights of the encoder and a zero head put back in place (compiled and recorded steps stay valid)."""

@@ -43,7 +43,7 @@ class AutoEncoder(Method):
     def pictures(self) -> Tensor:
         """What the decoder makes of codes drawn from the prior N(0, I)."""
         codes = torch.randn(PICTURES, self.set["latent"], generator=torch.Generator().manual_seed(0))
-        return self.decoder(codes.to(self.mean.weight.device))
+        return self.decoder(codes.to(next(self.decoder.parameters()).device))
 
 
 class GaussianAutoEncoder(AutoEncoder):

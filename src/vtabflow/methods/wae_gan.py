@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +93,7 @@ class WAEGAN(AutoEncoder):
         self.critic = Critic(s["latent"], s["hidden"], s["layers"], s["prior_trick"])
         glorot(self.critic.layers)
 
-    def players(self) -> dict[str, list[nn.Parameter]]:
+    def players(self) -> dict[str, Iterable[nn.Parameter]]:
         parts = (self.trunk, self.mean, self.decoder)
         return {
             "autoencoder": [p for part in parts for p in part.parameters()],
