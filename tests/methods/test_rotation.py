@@ -66,3 +66,22 @@ def test_one_batch_of_64_can_be_learnt_by_heart(name):
     last = train(method, 60, 5e-3, batch_for(method, 64), seed=lambda step: 0)["main"]
     assert last["rotation"] < 0.05 and last["accuracy"] == 1
     assert last.get("class", 0) < 0.05
+
+
+@pytest.mark.parametrize("name", ["rotation", "semi-rotation-10", "sup-rotation-100"])
+def test_turned_pictures_have_no_borders_that_tell_the_turn(name):
+    """The short cut of methods.md M11: a picture of one colour stays of one colour, to its last pixel, in every turn;
+    and a picture that looks the same in all turns gives four equal views.
+    """
+    method = make(name)
+    seen = {}
+    method.trunk.register_forward_hook(lambda _, inputs, out: seen.update(x=inputs[0]))
+    batch = {
+        stream: (images[:, :1, :1].expand(-1, method.size, method.size, -1).contiguous(), labels)
+        for stream, (images, labels) in batch_for(method).items()
+    }
+    method.losses("main", batch, draws(0))
+    x = seen["x"]
+    assert (x.amax((2, 3)) - x.amin((2, 3))).abs().max() < 1e-5
+    for upright, *turned in (part.split(BATCH) for part in x.split(4 * BATCH)):
+        assert all((each - upright).abs().max() < 1e-5 for each in turned)

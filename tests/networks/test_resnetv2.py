@@ -61,6 +61,17 @@ def test_the_table_says_the_truth_about_features(name):
         assert kind(**row["arguments"]).features == row["features"]
 
 
+@pytest.mark.parametrize("name", ["resnet-small", "biggan-small", "vit-small"])
+def test_a_blank_network_lacks_nothing_but_what_is_loaded(name):
+    built, blank = table.build(name, 3), table.blank(name, torch.device("cpu"))
+    kept = {key for key, _ in [*blank.named_parameters(), *blank.named_buffers()]}
+    assert kept == set(blank.state_dict()), "no buffer stays arbitrary"
+    blank.load_state_dict(built.state_dict())
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(built.eval()(x), blank.eval()(x))
+
+
 def test_max_pool_pads_with_zeros_as_tensorflow_does():
     net = ResNetV2(blocks=(), widths=(), strides=(), root=(3, 1, 1), max_pool=True)
     net.eval()

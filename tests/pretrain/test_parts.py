@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from vtabflow.errors import UserError
+from vtabflow.files import digest, sha256
 from vtabflow.networks import table
 from vtabflow.prepare.store import open_store
 from vtabflow.pretrain import checkpoint
 from vtabflow.pretrain.loop import schedule
 from vtabflow.pretrain.optimisers import optimiser
 from vtabflow.pretrain.probe import fit, probe
-from vtabflow.pretrain.upstream import Order, Upstream, subset
+from vtabflow.pretrain.upstream import Order, Upstream, listed, subset
 
 CPU = torch.device("cpu")
 
@@ -113,6 +114,27 @@ def test_streams_carry_the_labels_that_they_declare(upstream_folder):
         up.orders["c"].indices
     )
     assert up.used == ["train.npy", "labels/corners.train.npy"]
+
+
+def test_the_labelled_subset_can_be_listed_in_a_file(upstream_folder, tmp_path):
+    """By example id or by file name; what is drawn from it, its digest, and lists that cannot be right."""
+    store, path = open_store(upstream_folder), tmp_path / "list.txt"
+    names = ["train-7", "train-3", "", "train-3", "train-90"]
+    path.write_text("\n".join(names))
+    how = {"file": str(path), "sha256": sha256(path)}
+    spec = {"dataset": "corners", "folder": "x", "task": "corners", "subset": how}
+    up = Upstream(store, spec, {"few": "subset"}, 6, 0, CPU)
+    assert up.members == ["train-3", "train-7", "train-90"] and sorted(set(up.orders["few"][0])) == [3, 7, 90]
+    assert up.subset == {**how, "images": 3, "digest": digest(up.members)}
+    assert listed(str(path), sha256(path), ["a/train-3", "b/train-7", "a/train-90", "c/x"]).tolist() == [0, 1, 2]
+    for ids in (["a/train-3", "b/train-3", "train-7", "train-90"], ["train-7", "train-90"]):
+        with pytest.raises(UserError, match="1 of its 3 lines, such as train-3,"):
+            listed(str(path), sha256(path), ids)
+    with pytest.raises(UserError, match="has changed since the study was planned"):
+        listed(str(path), "0" * 64, names)
+    path.write_text("\n")
+    with pytest.raises(UserError, match="nothing in it"):
+        listed(str(path), sha256(path), names)
 
 
 class NoLabels:

@@ -10,7 +10,7 @@ import pytest
 from report_fakes import METHODS, TASKS, page_spec, write_score, write_scores
 
 from vtabflow.errors import UserError
-from vtabflow.files import read_json
+from vtabflow.files import read_json, write_json
 from vtabflow.report import figures, page, scores, step
 from vtabflow.report.stats import Results
 
@@ -136,6 +136,18 @@ def test_every_link_to_a_score_leads_there(made):
         assert len(others) == 10 and all((folder / link).exists() for link in others)
     cards = [a for a in Reader(text_of(made)).addresses if a.endswith("card.json")]
     assert (root / spec["folder"] / cards[0]).resolve() == root / spec["cells"][0]["encoder"] / "card.json"
+
+
+def test_an_encoder_that_was_stopped_is_named_with_its_reason(made, monkeypatch):
+    spec, root = made
+    monkeypatch.chdir(root)
+    results, counts = Results(spec, scores.read_cells(spec)), {"missing": 0, "failed": 0}
+    reason = "a loss had grown from 2 to 400 by step 900 of 1000; the weights are those of step 500"
+    for method, status in (("vae", "stopped"), ("sup-100", "ok")):
+        folder = next(cell["encoder"] for cell in spec["cells"] if cell["method"] == method)
+        write_json(Path(folder) / "card.json", {"status": status, "reason": reason})
+    text = " ".join(Reader(page.render(spec, results, [], counts)).seen)
+    assert text.count("Stopped early.") == 1 and f"The pre-training of VAE: {reason}; its scores" in text
 
 
 def test_figures_are_valid_vegalite(made, monkeypatch):

@@ -59,6 +59,19 @@ def test_a_method_setting_runs_its_encoder_and_its_cells(finished):
     assert len(new["encoders"]) == 1 and len(new["scores"]) == 2 and all("sup-100" in path for path in new["scores"])
 
 
+def test_the_methods_beside_the_study_run_through_the_same_door(micro):
+    """SimCLR and BYOL on the study's network, DINO and MAE on a ViT, from params.yaml to scores."""
+    methods = ["simclr", "byol", "dino", "mae"]
+    small = {"simclr": {"hidden": 32}, "byol": {"hidden": 32}, "dino": {"hidden": 32, "prototypes": 64}}
+    micro.params(methods=methods, tasks=["svhn-standin"], prepare__image_size=32)
+    micro.params(pretrain={"steps": 3, "batch": 16, "per_method": {**small, "mae": {"channels": 16, "depth": 1}}})
+    assert micro.snakemake() == {"prepare": 2, "pretrain": 4, "finetune": 2, "report": 1, "publish": 1}
+    assert {path.split("/")[2] for path in micro.results()["scores"]} == set(methods)
+    assert all(0 <= accuracy <= 1 for accuracy in micro.accuracies().values())
+    networks = {m: read_json(next(micro.folder.glob(f"results/encoders/{m}/*/card.json")))["network"] for m in methods}
+    assert networks == {"simclr": "resnet-small", "byol": "resnet-small", "dino": "vit-small", "mae": "vit-small"}
+
+
 def test_a_task_added_makes_its_store_and_its_column(finished):
     before = finished.results()
     finished.params(tasks=["dsprites-location-standin", *MICRO["tasks"]])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vtabflow.compute import worth_compiling
 from vtabflow.errors import UserError
 from vtabflow.finetune.data import Examples, Pictures, checked_labels, rows_of, view_of
-from vtabflow.networks.table import build
+from vtabflow.networks.table import blank
 from vtabflow.prepare.store import Store, open_store
 
 
@@ -71,7 +71,7 @@ class Workshop:
         this name.
         """
         if network not in self.networks:
-            module = build(network, 0).to(self.device)
+            module = blank(network, self.device)
             # CPUs keep the default for weights: oneDNN reorders what it needs by itself.
             self.networks[network] = module.to(memory_format=torch.channels_last)
         return self.networks[network]

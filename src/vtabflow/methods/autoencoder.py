@@ -22,6 +22,13 @@ class AutoEncoder(Method):
 
     family = "generative"
     streams = {"images": "images"}
+    defaults = {
+        "optimiser": "adam",
+        "learning_rate": 5e-4,
+        "weight_decay": 0.0,
+        "decay": "exponential",
+        "decay_factor": 0.01,
+    }
     sizes = (8, 16, 32, 64, 128)  # those of networks/decoder.py
     published = True
 

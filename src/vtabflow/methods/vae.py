@@ -17,13 +17,6 @@ class VAE(GaussianAutoEncoder):
 
     id = "vae"
     display = "VAE"
-    defaults = {
-        "optimiser": "adam",
-        "learning_rate": 5e-4,
-        "weight_decay": 0.0,
-        "decay": "exponential",
-        "decay_factor": 0.01,
-    }
     settings = {"latent": 128, "channels": 64, "variance": 1.0, "beta": 1.0, "beta1": 0.5, "crop_area_min": 0.5}
     ranges = {
         "latent": (1, 65536),

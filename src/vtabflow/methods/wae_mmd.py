@@ -23,13 +23,6 @@ class WAEMMD(AutoEncoder):
 
     id = "wae-mmd"
     display = "WAE-MMD"
-    defaults = {
-        "optimiser": "adam",
-        "learning_rate": 5e-4,
-        "weight_decay": 0.0,
-        "decay": "exponential",
-        "decay_factor": 0.01,
-    }
     settings = {
         "latent": 128,
         "channels": 64,

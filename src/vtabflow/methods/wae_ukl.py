@@ -22,13 +22,6 @@ class WAEUKL(GaussianAutoEncoder):
 
     id = "wae-ukl"
     display = "WAE-UKL"
-    defaults = {
-        "optimiser": "adam",
-        "learning_rate": 5e-4,
-        "weight_decay": 0.0,
-        "decay": "exponential",
-        "decay_factor": 0.01,
-    }
     settings = {
         "latent": 128,
         "channels": 64,

@@ -12,6 +12,7 @@ from vtabflow.errors import UserError
 from vtabflow.files import seed_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -79,10 +80,23 @@ def build(name: str, seed: int) -> "nn.Module":
     Kernels of convolutions and linear layers are Glorot-uniform, as TensorFlow's layers draw them, and biases are zero,
     unless the class says how it starts by a function `start` of its own. The global random state is left as it was.
     """
-    check(name)
-    row = NETWORKS[name]
+    kind, arguments = _class_of(name)
     from vtabflow.networks.initialise import glorot, seeded
 
-    kind = getattr(importlib.import_module(f"vtabflow.networks.{row['module']}"), row["class"])
     with seeded(seed_of("network", name, seed)):
-        return getattr(kind, "start", glorot)(kind(**row["arguments"]))
+        return getattr(kind, "start", glorot)(kind(**arguments))
+
+
+def blank(name: str, device: "torch.device") -> "nn.Module":
+    """The network `name` on the device with arbitrary weights, to be loaded: drawing BigGAN's takes 20 s."""
+    import torch
+
+    kind, arguments = _class_of(name)
+    with torch.device("meta"):
+        return kind(**arguments).to_empty(device=device)
+
+
+def _class_of(name: str) -> tuple[Any, dict[str, Any]]:
+    check(name)
+    row = NETWORKS[name]
+    return getattr(importlib.import_module(f"vtabflow.networks.{row['module']}"), row["class"]), row["arguments"]
