@@ -128,7 +128,7 @@ def together() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _together(processes: int) -> None:
+def start_together(processes: int) -> None:
     """Run this command again in one process a GPU."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     run = subprocess.Popen([*command, "-m", "vtabflow", *sys.argv[1:]])
@@ -150,7 +150,7 @@ def _step(step: str, arguments: argparse.Namespace) -> None:
     if step in {"pretrain", "finetune"} and not together():
         leased = devices.lease(arguments.gpus)
         if step == "pretrain" and len(leased) > 1:
-            return _together(len(leased))
+            return start_together(len(leased))
     elif step == "prepare":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # preparing needs no GPU, and TensorFlow would take one whole
     module = importlib.import_module(f"vtabflow.{step}.step")

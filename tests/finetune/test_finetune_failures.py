@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from vtabflow.errors import RunError, UserError
 from vtabflow.files import read_json
 from vtabflow.finetune import loop, step
+from vtabflow.finetune.workshop import Workshop
 from vtabflow.networks.table import build
 
 
@@ -38,21 +39,31 @@ def test_a_cell_of_failed_trials_is_recorded_and_the_others_go_on(place, capsys)
     assert "failed (no trial succeeded" in capsys.readouterr().out
 
 
-def test_a_last_training_that_diverges_fails_the_cell(place, monkeypatch):
-    fits = []
-    real = loop.Learner.fit
+@pytest.mark.parametrize("diverging", [1, 2])
+def test_a_last_training_that_diverges_gives_way_to_the_next_best(place, monkeypatch, diverging):
+    """And the cell fails where all do. The test examples are opened when the setting is settled, not before."""
+    fits, opened = [], []
+    real, test = loop.Learner.fit, Workshop.test
 
     def fit(self, examples, *args):
         fits.append(len(examples))
         found = real(self, examples, *args)
-        return loop.Fit(None, "the loss is not finite at step 1 of 2", 1.0, 1.0, 0.5) if fits[-1] == 136 else found
+        last = fits[-1] == 136 and fits.count(136) <= diverging
+        return loop.Fit(None, "the loss is not finite at step 1 of 2", 1.0, 1.0, 0.5) if last else found
 
     monkeypatch.setattr(loop.Learner, "fit", fit)
+    monkeypatch.setattr(Workshop, "test", lambda self, *args: opened.append(len(fits)) or test(self, *args))
     cell = place.cell(steps=[2])
     step.run(place.pack(cell))
     score = read_json(f"{cell['folder']}/score.json")
-    assert fits == [96, 96, 136], "trials on train, one training on train and val"
-    assert score["status"] == "failed" and "train and val failed" in score["reason"] and score["selected"] is not None
+    assert fits == [96, 96, 136, 136], "trials on train, trainings on train and val"
+    order = [trial["learning_rate"] for trial in sorted(score["trials"], key=lambda t: -t["val_accuracy"])]
+    assert [trial["learning_rate"] for trial in score["passed_over"]] == order[:diverging]
+    assert all("train and val failed" in trial["reason"] for trial in score["passed_over"])
+    if diverging == 1:
+        assert score["status"] == "ok" and score["selected"]["learning_rate"] == order[1] and opened == [4]
+    else:
+        assert score["status"] == "failed" and "train and val failed" in score["reason"] and not opened
 
 
 def test_an_encoder_that_failed_fails_its_cells_without_training(place, monkeypatch):

@@ -4,7 +4,7 @@ import inspect
 import itertools
 
 from vtabflow.finetune.data import Examples
-from vtabflow.finetune.sweep import Trial, order_seed, select, settings_of, sweep
+from vtabflow.finetune.sweep import Trial, order_seed, ranked, settings_of, sweep
 
 
 def trial(rate, steps, accuracy, status="ok"):
@@ -21,11 +21,11 @@ def test_highest_accuracy_then_fewer_steps_then_lower_rate():
         trial(1.0, 5, None, "failed"),
     ]
     for order in itertools.permutations(rows):
-        chosen = select(list(order))
-        assert (chosen.learning_rate, chosen.steps) == (0.1, 50)
-    assert select([*rows, trial(9.0, 999, 0.50001)]).steps == 999
-    assert select(rows[-1:]) is None and select([]) is None
-    assert select([trial(0.1, 5, 0.0)]).val_accuracy == 0.0, "an accuracy of zero is an accuracy"
+        found = [(chosen.learning_rate, chosen.steps) for chosen in ranked(list(order))]
+        assert found == [(0.1, 50), (0.3, 50), (0.01, 100), (0.1, 100), (0.1, 10)]
+    assert ranked([*rows, trial(9.0, 999, 0.50001)])[0].steps == 999
+    assert ranked(rows[-1:]) == [] == ranked([])
+    assert ranked([trial(0.1, 5, 0.0)])[0].val_accuracy == 0.0, "an accuracy of zero is an accuracy"
 
 
 def test_the_sweep_is_given_train_and_val_only():

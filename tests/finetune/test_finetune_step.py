@@ -18,7 +18,7 @@ from vtabflow.errors import UserError
 from vtabflow.files import read_json, write_json
 from vtabflow.finetune import cell as cell_module
 from vtabflow.finetune import loop, step, sweep
-from vtabflow.networks.table import build
+from vtabflow.networks.table import blank
 from vtabflow.prepare.store import Store
 
 
@@ -242,7 +242,7 @@ def test_images_are_loaded_and_networks_built_once(place, monkeypatch):
     monkeypatch.setattr(Store, "images", lambda self, split: opened.append(split) or whole(self, split))
     from vtabflow.finetune import workshop
 
-    monkeypatch.setattr(workshop, "build", lambda *args: built.append(args) or build(*args))
+    monkeypatch.setattr(workshop, "blank", lambda *args: built.append(args) or blank(*args))
     tasks = [place.cell(method, task, steps=[2]) for method in "ab" for task in ("colour-standin", "side-standin")]
     step.run(place.pack(*tasks))
     assert sorted(opened) == ["test", "train", "val"] and len(built) == 1

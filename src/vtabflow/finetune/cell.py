@@ -15,10 +15,10 @@ from vtabflow.files import write_json, write_with
 from vtabflow.finetune.data import Examples
 from vtabflow.finetune.encoder import read_card, start_of
 from vtabflow.finetune.linear import as_features, featurise
-from vtabflow.finetune.loop import Fit, Learner
+from vtabflow.finetune.loop import Learner
 from vtabflow.finetune.progress import Progress
 from vtabflow.finetune.step import name
-from vtabflow.finetune.sweep import Trial, order_seed, select, sweep
+from vtabflow.finetune.sweep import Trial, order_seed, ranked, sweep
 from vtabflow.finetune.workshop import Workshop, planned_images
 
 
@@ -75,28 +75,39 @@ def score_of(cell: dict[str, Any], workshop: Workshop) -> tuple[dict[str, Any], 
 
     overhead = time.perf_counter() - began
     trials = sweep(cell, learner, train, val, progress)
-    chosen = select(trials)
     score["trials"] = [trial.row() for trial in trials]
     score["seconds"] = overhead + sum(trial.seconds for trial in trials)
-    if chosen is None:
+    ranking = ranked(trials)
+    if not ranking:
         score["reason"] = f"no trial succeeded: {trials[-1].reason}"
         return _finished(score, workshop), {}
+
+    # The best setting is trained on train and val; where that diverges, the next best: no test example has a say.
+    for chosen in ranking:
+        rate, steps = chosen.learning_rate, chosen.steps
+        progress.label = f"selected, {rate:g} x {steps} steps on train and val"
+        fit = learner.fit(trainval, learner.schedule(rate, steps), order_seed(cell, rate, steps), progress.tick)
+        score["seconds"] += fit.seconds
+        if fit.reason is None:
+            break
+        reason = f"training on train and val failed: {fit.reason}"
+        score["passed_over"].append({"learning_rate": rate, "steps": steps, "reason": reason})
     score["selected"] = {key: chosen.row()[key] for key in ("learning_rate", "steps", "val_accuracy")}
     write_json(Path(cell["scratch"]) / "selection.json", score["selected"])
+    score["images_per_second"], score["outside_network"] = fit.images_per_second, fit.outside_network
+    if fit.reason is not None:
+        score["reason"] = f"training the selected setting on train and val failed: {fit.reason}"
+        return _finished(score, workshop), {}
 
     # The selection is on the disk: from here on, and not before, the test examples may be opened.
     began = time.perf_counter()
     test = workshop.test(cell, card["input"])
-    progress.label = f"selected, {chosen.learning_rate:g} x {chosen.steps} steps on train and val"
-    seed = order_seed(cell, chosen.learning_rate, chosen.steps)
-    fit = learner.fit(trainval, learner.schedule(chosen.learning_rate, chosen.steps), seed, progress.tick)
-    if settings["evaluation"] == "linear" and fit.reason is None:
+    if settings["evaluation"] == "linear":
         test = as_features(featurise(trunk, test, settings["batch"], learner.precision), test)
-    found = learner.predict(test) if fit.reason is None else None
+    found = learner.predict(test)
     score["seconds"] += time.perf_counter() - began
-    score["images_per_second"], score["outside_network"] = fit.images_per_second, fit.outside_network
     if found is None:
-        score["reason"] = f"training the selected setting on train and val failed: {_why(fit)}"
+        score["reason"] = "an output on the test examples is not finite"
         return _finished(score, workshop), {}
     predictions = _predictions(chosen, val, found.numpy(), test)
     score["status"] = "ok"
@@ -114,6 +125,7 @@ def _blank(cell: dict[str, Any], workshop: Workshop) -> dict[str, Any]:
         "status": "failed",
         **dict.fromkeys(empty),
         "trials": [],
+        "passed_over": [],
         **workshop.counts(cell),
         "seconds": 0.0,
         "precision": resolved(cell["settings"]["precision"], workshop.device),
@@ -137,10 +149,6 @@ def _predictions(chosen: Trial, val: Examples, found: np.ndarray, test: Examples
         "test_true": test.labels.cpu().numpy(),
     }
     return {key: array.astype(np.int32) for key, array in arrays.items()}
-
-
-def _why(fit: Fit) -> str:
-    return fit.reason or "an output on the test examples is not finite"
 
 
 def _summary(score: dict[str, Any]) -> str:

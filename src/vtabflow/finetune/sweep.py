@@ -84,10 +84,12 @@ def run_trial(
     return Trial(rate, steps, float((found == true).mean()), fit.loss, fit.seconds, "ok", None, found)
 
 
-def select(trials: list[Trial]) -> Trial | None:
-    """The trial of highest validation accuracy; of equals fewer steps, then the lower rate. None if all failed."""
+def ranked(trials: list[Trial]) -> list[Trial]:
+    """The trials that succeeded, the selected one first: highest validation accuracy; of equals fewer steps, then the
+    lower rate.
+    """
     good = [trial for trial in trials if trial.status == "ok" and trial.val_accuracy is not None]
-    return min(good, key=lambda t: (-(t.val_accuracy or 0.0), t.steps, t.learning_rate), default=None)
+    return sorted(good, key=lambda t: (-(t.val_accuracy or 0.0), t.steps, t.learning_rate))
 
 
 def save(cell: dict[str, Any], number: int, trial: Trial) -> None:
