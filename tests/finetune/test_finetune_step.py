@@ -18,7 +18,7 @@ from vtabflow.errors import UserError
 from vtabflow.files import read_json, write_json
 from vtabflow.finetune import cell as cell_module
 from vtabflow.finetune import loop, step, sweep
-from vtabflow.networks.table import blank
+from vtabflow.networks.table import blank, build
 from vtabflow.prepare.store import Store
 
 
