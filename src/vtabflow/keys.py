@@ -308,7 +308,10 @@ class _Planner:
         classes = {cell["task"]: cell["classes"] for cell in cells}
         shown = {
             "study": self.study.study,
-            "methods": [{"id": m.id, "display": m.display, "family": m.family} for m in methods],
+            "methods": [
+                {"id": m.id, "display": m.display, "family": m.family, "network": self.study.network(m.id)}
+                for m in methods
+            ],
             "tasks": [
                 {
                     "id": t.id,

@@ -7,10 +7,10 @@ from typing import Any
 from vtabflow.files import digest, write_json
 
 METHODS = [
-    {"id": "from-scratch", "display": "From-Scratch", "family": "from-scratch"},
-    {"id": "rotation", "display": "Rotation", "family": "self-supervised"},
-    {"id": "vae", "display": "VAE", "family": "generative"},
-    {"id": "sup-100", "display": "Sup-100%", "family": "supervised"},
+    {"id": "from-scratch", "display": "From-Scratch", "family": "from-scratch", "network": "resnet-small"},
+    {"id": "rotation", "display": "Rotation", "family": "self-supervised", "network": "resnet-small"},
+    {"id": "vae", "display": "VAE", "family": "generative", "network": "resnet-small"},
+    {"id": "sup-100", "display": "Sup-100%", "family": "supervised", "network": "resnet-small"},
 ]
 TASKS = [
     {

@@ -150,6 +150,17 @@ def test_an_encoder_that_was_stopped_is_named_with_its_reason(made, monkeypatch)
     assert text.count("Stopped early.") == 1 and f"The pre-training of VAE: {reason}; its scores" in text
 
 
+def test_methods_with_a_network_of_another_kind_are_named(made, monkeypatch):
+    spec, root = made
+    monkeypatch.chdir(root)
+    assert "another kind" not in text_of(made)
+    methods = [{**m, "network": "biggan-small"} if m["id"] == "vae" else m for m in spec["methods"]]
+    text = page.render(
+        {**spec, "methods": methods}, Results(spec, scores.read_cells(spec)), [], {"missing": 0, "failed": 0}
+    )
+    assert "VAE: a network of another kind, <code>biggan-small</code>." in text
+
+
 def test_figures_are_valid_vegalite(made, monkeypatch):
     spec, root = made
     monkeypatch.chdir(root)

@@ -72,6 +72,7 @@ def render(spec: dict[str, Any], results: Results, drawn: list[Drawn], cell_coun
         words=BUDGET,
         size=_size(spec),
         families=_families(results, theme),
+        other_networks=_other_networks(spec),
         tasks=_tasks(spec, results),
         groups={group: [results.task_display[task] for task in results.tasks[group]] for group in results.groups},
         budgets=_budgets(results),
@@ -252,6 +253,15 @@ def _missing(results: Results) -> list[dict[str, Any]]:
             {"display": results.display[method], "budget": budget, "count": sum(tasks.values()), "tasks": names}
         )
     return rows
+
+
+def _other_networks(spec: dict[str, Any]) -> dict[str, list[str]]:
+    """Networks other than the study's, with the display names of the methods that have them."""
+    found: dict[str, list[str]] = {}
+    for method in spec["methods"]:
+        if method["network"] != spec["network"]:
+            found.setdefault(method["network"], []).append(method["display"])
+    return found
 
 
 def _stopped(results: Results) -> list[str]:
