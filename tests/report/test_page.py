@@ -143,10 +143,13 @@ def test_an_encoder_that_was_stopped_is_named_with_its_reason(made, monkeypatch)
     monkeypatch.chdir(root)
     results, counts = Results(spec, scores.read_cells(spec)), {"missing": 0, "failed": 0}
     reason = "a loss had grown from 2 to 400 by step 900 of 1000; the weights are those of step 500"
-    for method, status in (("vae", "stopped"), ("sup-100", "ok")):
-        folder = next(cell["encoder"] for cell in spec["cells"] if cell["method"] == method)
-        write_json(Path(folder) / "card.json", {"status": status, "reason": reason})
+    said = {"vae": "stopped", "sup-100": "ok"}
+    cards = {name: Path(next(c["encoder"] for c in spec["cells"] if c["method"] == name), "card.json") for name in said}
+    for name, status in said.items():
+        write_json(cards[name], {"status": status, "reason": reason})
     text = " ".join(Reader(page.render(spec, results, [], counts)).seen)
+    for path in cards.values():
+        path.unlink()  # the study is shared by the tests of this file
     assert text.count("Stopped early.") == 1 and f"The pre-training of VAE: {reason}; its scores" in text
 
 

@@ -50,7 +50,7 @@ def test_make_report_with_a_typo_and_without_a_study(micro):
     venv = str(Path(sys.executable).parents[1])
     micro.params(methods=["sup-10o"])
     message = sentence(micro.run("make", "report", f"VENV={venv}", "-o", f"{venv}/.made", check=False))
-    assert "no method sup-10o (did you mean sup-100?)" in message
+    assert "no method sup-10o (did you mean sup-10?)" in message
     message = sentence(micro.run("make", "report", "STUDY=nothing", f"VENV={venv}", "-o", f"{venv}/.made", check=False))
     assert "there is no study file studies/nothing.yaml" in message
 
