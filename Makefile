@@ -3,7 +3,8 @@
 # make test | test-slow       the tests: under 25 minutes with the installation | the whole demo and many kills
 # make lint | format          what `make test` checks first | mend what can be mended
 # make schema                 write workflow/schemas/params.schema.json, for editors, after a change in study.py
-# make lock                   solve requirements.lock again after a change in pyproject.toml
+# make tfds                   add TFDS and TensorFlow to the environment, to prepare the real VTAB (1.8 GB; STUDY=vtab and the tests do it)
+# make lock                   solve requirements.lock and requirements-tfds.lock again after a change in pyproject.toml
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,14 +13,15 @@ GPUS ?= 4
 UV := uv==0.13.9
 PARAMS := $(if $(STUDY),studies/$(STUDY).yaml,params.yaml)
 MADE := $(VENV)/.made
+TFDS := $(VENV)/.tfds
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 # The code of this folder, also when the environment is shared with another clone.
 export PYTHONPATH := $(CURDIR)/src
 
-.PHONY: report figures test test-slow lint format schema lock
+.PHONY: report figures test test-slow tfds lint format schema lock
 
-report: $(MADE)
+report: $(MADE) $(if $(filter vtab,$(STUDY)),$(TFDS))
 	@vtabflow check $(PARAMS)
 	@snakemake --cores all --resources gpu=$(GPUS) --config params=$(PARAMS) --quiet rules host
 	@vtabflow status $(PARAMS)
@@ -28,11 +30,13 @@ figures: $(MADE)
 	dvc pull
 	$(MAKE) report
 
-test: lint
+test: lint $(TFDS)
 	python -m pytest -q -n 2 --dist worksteal -m "not slow" --durations=15
 
-test-slow: $(MADE)
+test-slow: $(MADE) $(TFDS)
 	python -m pytest -q -m slow --durations=15
+
+tfds: $(TFDS)
 
 lint: $(MADE)
 	ruff check .
@@ -52,6 +56,7 @@ schema: $(MADE)
 
 lock:
 	uv pip compile --universal --generate-hashes --extra dev --extra extras --python-version 3.11 --no-header pyproject.toml -o requirements.lock
+	uv pip compile --universal --generate-hashes --extra tfds --constraint requirements.lock --python-version 3.11 --no-header pyproject.toml -o requirements-tfds.lock
 
 $(MADE): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12 ...")'
@@ -61,3 +66,7 @@ $(MADE): requirements.lock pyproject.toml
 	@uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	@uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
 	@touch $(MADE)
+
+$(TFDS): requirements-tfds.lock $(MADE)
+	@uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements-tfds.lock
+	@touch $(TFDS)

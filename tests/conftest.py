@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torchvision  # noqa: F401 - loaded after TensorFlow, in one process, it ends the process: both register LLVM's options
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -62,6 +62,11 @@ def parser() -> argparse.ArgumentParser:
             )
         else:
             command.add_argument("params", nargs="?", default="params.yaml")
+    data = commands.add_parser("data", help="plan: what has to be fetched or brought | audit: stores against manifests")
+    data.add_argument("action", choices=["plan", "audit"])
+    data.add_argument("params", nargs="?", default="params.yaml")
+    data.add_argument("--clean", action="store_true", help="plan: say which archives and records are not needed any more")
+    data.add_argument("--yes", action="store_true", help="with --clean: really remove them")
     commands.add_parser("methods", help="the methods, their families and what they learn from")
     code = commands.add_parser("code", help="code.lock: say, accept or bump what has changed in the code")
     code.add_argument("action", choices=["status", "accept", "bump"], help="accept: same results; bump: new results")
@@ -111,6 +116,8 @@ def _run(arguments: argparse.Namespace) -> int:
         _methods()
     elif command == "code":
         return _code(arguments)
+    elif command == "data":
+        return _data(arguments)
     else:
         from vtabflow import overview
 
@@ -202,6 +209,21 @@ def _methods() -> None:
                 [f"{title} ({len(infos)})", "", *(lines[key].rstrip() for key in ["id", *(i.id for i in infos)]), ""]
             )
         )
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from vtabflow.keys import plan
+    from vtabflow.study import load
+
+    made = plan(load(arguments.params))
+    if arguments.action == "audit":
+        from vtabflow.prepare import audit
+
+        return audit.audit(list(made.stores.values()))
+    from vtabflow.prepare import data_plan
+
+    stores = list(made.stores.values())
+    return data_plan.clean(stores, really=arguments.yes) if arguments.clean else data_plan.show(stores)
 
 
 def _code(arguments: argparse.Namespace) -> int:

@@ -32,6 +32,8 @@ def units(package: Path = PACKAGE) -> dict[str, Unit]:
     """All units, found by looking at the package: a new method, network or renderer needs no registration."""
     found = [
         Unit("prepare/folder", ("prepare.step", "prepare.folder")),
+        Unit("prepare/tfds", ("prepare.step", "prepare.tfds")),
+        Unit("prepare/imagenet", ("prepare.step", "prepare.imagenet")),
         Unit("finetune", ("finetune.step",)),
         Unit("report", ("report.step",), ("report/page.html.j2",)),
     ]

@@ -5,6 +5,7 @@ threads, devices, paths, file times). Nothing here imports torch; a study of 684
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,13 @@ from vtabflow.code import CodeLock
 from vtabflow.errors import UserError
 from vtabflow.files import canonical, digest, read_json, sha256, write_json
 from vtabflow.networks.table import NETWORKS
-from vtabflow.prepare.fingerprint import identity as folder_identity
-from vtabflow.prepare.fingerprint import scan
-from vtabflow.prepare.tasks import UPSTREAM_STANDIN, Task, renderers
+from vtabflow.prepare.tasks import IMAGENET, UPSTREAM_STANDIN, Task, vtab
+from vtabflow.stores import Stores
 from vtabflow.study import Study
 
 Spec = dict[str, Any]
 SPECS = Path("results/specs")
-ROWS_1K = {"train": 800, "val": 200}  # protocol.md section 1.2: train800, val200
-FINGERPRINTS = Path("scratch/fingerprints.json")
+UPSTREAMS = {UPSTREAM_STANDIN: "procedural upstream set", IMAGENET: "ImageNet (ILSVRC-2012)"}
 
 
 @dataclass
@@ -35,6 +34,10 @@ class Plan:
     cells: dict[str, Spec] = field(default_factory=dict)
     packs: dict[str, Spec] = field(default_factory=dict)
     page: Spec = field(default_factory=dict)
+    # Methods and tasks that the study names and that are not run (prepare.tfds.absent: leave-out), with the reason.
+    left_out: dict[str, str] = field(default_factory=dict)
+    # Sentences: what a person has to bring before the stores can be made.
+    to_bring: list[str] = field(default_factory=list)
 
     def specs(self) -> list[Spec]:
         return [*self.stores.values(), *self.encoders.values(), *self.packs.values(), self.page]
@@ -56,124 +59,47 @@ class _Planner:
     def __init__(self, study: Study, root: Path):
         self.study, self.root = study, root
         self.lock = CodeLock(root / "code.lock")
-        self.image = {"size": study.prepare.image_size, "resize": study.prepare.resize}
+        self.stores = Stores(study, root, self.lock)
 
     def plan(self) -> Plan:
-        made = Plan(self.study)
-        upstream = self._upstream_store()
-        encoders = {method: self._encoder(method, upstream) for method in self.study.methods}
-        if any(spec["upstream"] for spec in encoders.values()):
+        study = self.study
+        made = Plan(study)
+        upstream = self.stores.upstream()
+        tasks = {name: study.task(name) for name in study.tasks}
+        task_stores = {name: self.stores.task(task) for name, task in tasks.items()}
+        encoders = {method: self._encoder(method, upstream) for method in study.methods}
+        pretrained = [method for method, spec in encoders.items() if spec["upstream"]]
+        if pretrained:
+            self.stores.refuse_shared_images(upstream, list(task_stores.values()))
+            self._bring(made, upstream, pretrained)
+        for store in {spec["key"]: spec for spec in task_stores.values()}.values():
+            self._bring(made, store, [name for name, spec in task_stores.items() if spec["key"] == store["key"]])
+        # Packs are cut from all cells: what is left out moves no cell of another pack.
+        cells = [
+            self._cell(tasks[name], store, encoders[method], budget, seed)
+            for name, store in task_stores.items()  # task by task, so that the cells of a pack share a store
+            for budget in study.budgets
+            for method in study.methods
+            for seed in study.seeds
+        ]
+        made.packs = self._packs(cells, made.left_out)
+        made.cells = {cell["key"]: cell for pack in made.packs.values() for cell in pack["cells"]}
+        made.encoders = {spec["key"]: spec for method, spec in encoders.items() if method not in made.left_out}
+        if any(spec["upstream"] for spec in made.encoders.values()):
             made.stores[upstream["key"]] = upstream
-        made.encoders = {spec["key"]: spec for spec in encoders.values()}
-        # Task by task, so that the cells of a pack share a store.
-        task_stores = {name: self._task_store(self.study.task(name)) for name in self.study.tasks}
-        if any(spec["upstream"] for spec in encoders.values()):
-            self._refuse_shared_images(upstream, list(task_stores.values()))
-        for name, store in task_stores.items():
-            task = self.study.task(name)
-            made.stores[store["key"]] = store
-            for budget in self.study.budgets:
-                for method in self.study.methods:
-                    for seed in self.study.seeds:
-                        cell = self._cell(task, store, encoders[method], budget, seed)
-                        made.cells[cell["key"]] = cell
-        made.packs = self._packs(list(made.cells.values()))
-        made.page = self._page(list(made.cells.values()), upstream)
+        made.stores |= {spec["key"]: spec for name, spec in task_stores.items() if name not in made.left_out}
+        if not made.cells:
+            raise UserError(f"study {study.study}: nothing is left to run. {' '.join(made.left_out.values())}")
+        made.page = self._page(made, upstream)
         return made
 
-    # ---- stores
-    # A store's key holds all that is in it. Its "identity" says, part by part, what its users take from it: a cell the rows of its
-    # budget, an encoder the upstream's images, labels and subset. So more rows elsewhere in a store run nothing again.
-
-    def _task_store(self, task: Task) -> Spec:
-        budgets = self.study.budgets
-        if task.source == "folder":
-            return self._folder_store(task.id, "task", budgets)
-        drawn = self.study.prepare.procedural
-        counts = {"train": drawn.train, "val": drawn.val, "test": drawn.test}
-        return self._procedural_store(task.dataset, str(task.module), counts, budgets)
-
-    def _upstream_store(self) -> Spec:
-        if self.study.upstream != UPSTREAM_STANDIN:
-            return self._folder_store(self.study.upstream, "upstream", ("full",))
-        drawn = self.study.prepare.procedural
-        counts = {"train": drawn.upstream, "val": drawn.val, "test": 0}
-        return self._procedural_store(UPSTREAM_STANDIN, renderers()[UPSTREAM_STANDIN][0], counts, ("full",))
-
-    def _procedural_store(self, dataset: str, module: str, counts: dict[str, int], budgets: tuple[str, ...]) -> Spec:
-        seed = self.study.prepare.procedural.seed
-        tasks = [task for task, (its_module, _) in renderers().items() if its_module == module]
-        classes = {task: renderers()[task][1] for task in tasks}
-        code = self.lock.identity(f"prepare/procedural/{module}")
-        drawn = {"source": "procedural", "dataset": dataset, "seed": seed, "image": self.image, "code": code}
-        trained = digest([drawn, counts["train"]])
-        parts = {
-            "images": trained,
-            "labels": trained,
-            "1k": digest([drawn, {**counts, **ROWS_1K}]),
-            "full": digest([drawn, counts]),
-        }
-        settings = {"module": module, "seed": seed, "counts": counts}
-        return self._store(dataset, "procedural", settings, classes, budgets, parts, code)
-
-    def _folder_store(self, dataset: str, role: str, budgets: tuple[str, ...]) -> Spec:
-        folder = self.study.prepare.folders[dataset]
-        found = folder_identity(self.root / folder.path, self.root / FINGERPRINTS)
-        split = {"seed": self.study.prepare.split_seed, "fractions": list(self.study.prepare.split)}
-        code = self.lock.identity("prepare/folder")
-        how = {"source": "folder", "role": role, "invalid": folder.invalid, "split": split, "image": self.image}
-        images, labels = digest([how, found["images"], code]), digest([how, found["labels"], code])
-        both = digest([images, labels])
-        parts = {"images": images, "labels": labels, "1k": both, "full": both}
-        settings = {"path": folder.path, "invalid": folder.invalid, "split": split, "role": role}
-        store = self._store(dataset, "folder", settings, {dataset: found["classes"]}, budgets, parts, code)
-        # For the job, not for the key: a folder that has changed since it was planned is refused.
-        return {**store, "fingerprint": {"images": found["images"], "labels": found["labels"]}}
-
-    def _store(
-        self,
-        dataset: str,
-        source: str,
-        settings: Spec,
-        classes: dict[str, int],
-        budgets: tuple[str, ...],
-        parts: dict[str, str],
-        code: str,
-    ) -> Spec:
-        rows = "all" if "full" in budgets else "1k"
-        key = digest(["store", dataset, parts if rows == "all" else parts["1k"], rows, list(classes)])
-        return {
-            "step": "prepare",
-            "key": key,
-            "dataset": dataset,
-            "folder": f"data/stores/{dataset}/{key}",
-            "receipt": f"data/stores/{dataset}/{key}.json",
-            "manifest": f"data/manifests/{dataset}/{key}.json",
-            "source": source,
-            "settings": settings,
-            "image": self.image,
-            "rows": rows,
-            "tasks": list(classes),
-            "classes": classes,
-            "identity": parts,
-            "code": code,
-        }
-
-    def _refuse_shared_images(self, upstream: Spec, tasks: list[Spec]) -> None:
-        """Pre-training must not see the images of a task (VTAB's rule): no file may be in the upstream folder and in a task's."""
-        seen: set[tuple[int, int]] = set()
-        for store in [upstream, *(task for task in tasks if task["source"] == "folder")]:
-            if upstream["source"] != "folder":
-                return
-            path = store["settings"]["path"]
-            files = {(size, crc) for _, size, crc in scan(self.root / path, self.root / FINGERPRINTS)["files"]}
-            if store is upstream:
-                seen = files
-            elif shared := len(files & seen):
-                raise UserError(
-                    f"{shared} images of task {store['dataset']} ({path}) are in the upstream set {upstream['dataset']} too: "
-                    "pre-training would see test images; take them out of one of the two"
-                )
+    def _bring(self, made: Plan, store: Spec, users: list[str]) -> None:
+        """Note what a person has to bring for a store, and leave out what needs it if the study says so."""
+        sentences = self.stores.absent(store)
+        if sentences and self.study.prepare.tfds.absent == "leave-out":
+            made.left_out |= dict.fromkeys(users, sentences[0])
+        else:
+            made.to_bring += sentences
 
     # ---- encoders
 
@@ -185,7 +111,7 @@ class _Planner:
             "method": self.lock.identity(f"methods/{info.module.rpartition('.')[2]}"),
             "network": self.lock.identity(f"networks/{NETWORKS[network]['module']}"),
         }
-        size, upstream, settings = self.image["size"], None, {}
+        size, upstream, settings = self.stores.image["size"], None, {}
         identity: Spec = {"method": method, "network": network, "code": code}
         if info.streams:
             uses = set(info.streams.values())
@@ -215,6 +141,8 @@ class _Planner:
                 "classes": classes,
                 "subset": subset,
             }
+            if store["image"].get("form") == "packed":
+                identity["drawn_at"] = upstream["size"] = self.study.prepare.imagenet.drawn_at
         identity["image_size"] = size
         key = digest(["encoder", identity])
         return {
@@ -251,7 +179,7 @@ class _Planner:
     # ---- cells and packs
 
     def _cell(self, task: Task, store: Spec, encoder: Spec, budget: str, seed: int) -> Spec:
-        settings = {**self.study.finetune.model_dump(), "resize": self.image["resize"]}
+        settings = {**self.study.finetune.model_dump(), "resize": self.stores.image["resize"]}
         for name in ("learning_rates", "steps", "decay_at"):
             settings[name] = list(settings[name])
         code = self.lock.identity("finetune")
@@ -260,7 +188,7 @@ class _Planner:
             "task": [task.id, store["identity"][budget]],
             "budget": budget,
             "seed": seed,
-            "image_size": self.image["size"],
+            "image_size": self.stores.image["size"],
             "settings": settings,
             "code": code,
         }
@@ -274,7 +202,7 @@ class _Planner:
             "seed": seed,
             "source": task.source,
             "classes": store["classes"][task.id],
-            "image_size": self.image["size"],
+            "image_size": self.stores.image["size"],
             "folder": f"results/scores/{method}/{task.id}/{budget}/{key}",
             "scratch": f"scratch/finetune/{key}",
             "encoder": {name: encoder[name] for name in ("key", "folder", "receipt")},
@@ -284,12 +212,16 @@ class _Planner:
             "code": code,
         }
 
-    def _packs(self, cells: list[Spec]) -> dict[str, Spec]:
+    def _packs(self, cells: list[Spec], left_out: Collection[str]) -> dict[str, Spec]:
         """The partition follows from the study alone, never from what exists: any node that plans the study finds the same packs."""
         size = self.study.run.cells_per_job
         packs = {}
         for start in range(0, len(cells), size):
-            chosen = cells[start : start + size]
+            chosen = [
+                cell for cell in cells[start : start + size] if not {cell["task"], cell["method"]} & set(left_out)
+            ]
+            if not chosen:
+                continue
             pack = digest(["pack", [cell["key"] for cell in chosen]])
             packs[pack] = {
                 "step": "finetune",
@@ -302,9 +234,10 @@ class _Planner:
 
     # ---- the page
 
-    def _page(self, cells: list[Spec], upstream: Spec) -> Spec:
-        methods = [catalogue.methods()[name] for name in self.study.methods]
-        tasks = [self.study.task(name) for name in self.study.tasks]
+    def _page(self, made: Plan, upstream: Spec) -> Spec:
+        methods = [catalogue.methods()[name] for name in self.study.methods if name not in made.left_out]
+        tasks = [self.study.task(name) for name in self.study.tasks if name not in made.left_out]
+        cells = list(made.cells.values())
         classes = {cell["task"]: cell["classes"] for cell in cells}
         shown = {
             "study": self.study.study,
@@ -332,6 +265,7 @@ class _Planner:
             },
             "network": self.study.pretrain.network,
             "evaluation": self.study.finetune.evaluation,
+            "left_out": self._left_out(made),
             "settings": self.study.report.model_dump(),
             "code": self.lock.identity("report"),
         }
@@ -350,9 +284,22 @@ class _Planner:
             ],
         }
 
+    def _left_out(self, made: Plan) -> Spec:
+        """The names of what the page must not pass over in silence: of the study's own methods and tasks, and of VTAB's tasks
+        in a study of some of them.
+        """
+        study = self.study
+        named = [study.task(name) for name in study.tasks]
+        real = {task.id for task in named if task.source == "tfds"} - set(made.left_out)
+        return {
+            "methods": [catalogue.methods()[name].display for name in study.methods if name in made.left_out],
+            "tasks": [task.display for task in named if task.id in made.left_out],
+            "vtab": [task.display for name, task in vtab().items() if name not in real] if real else [],
+        }
+
     def _display(self, upstream: str) -> str:
-        if upstream == UPSTREAM_STANDIN:
-            return "procedural upstream set"
+        if upstream in UPSTREAMS:
+            return UPSTREAMS[upstream]
         return self.study.prepare.folders[upstream].display or upstream
 
 

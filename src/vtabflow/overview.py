@@ -13,7 +13,7 @@ KEYED = ("data/stores/*/*", "results/encoders/*/*", "results/scores/*/*/*/*", "r
 
 
 def check(params: str) -> None:
-    """Check a study, write its specs and say its size."""
+    """Check a study, write its specs and say its size. UserError if a person has to bring images first."""
     made = plan(load(params))
     freeze(made)
     study = made.study
@@ -21,6 +21,13 @@ def check(params: str) -> None:
         f"{study.study}: {len(study.methods)} methods x {len(study.tasks)} tasks x {len(study.budgets)} budgets x {len(study.seeds)} seeds"
         f" = {len(made.cells)} cells in {len(made.packs)} jobs; {len(made.encoders)} encoders, {len(made.stores)} stores; page {made.page['key']}"
     )
+    for name, reason in made.left_out.items():
+        print(f"left out: {name}: {reason}")
+    if made.to_bring:
+        raise UserError(
+            f"{' '.join(made.to_bring)} Bring them, or set prepare.tfds.absent: leave-out in {params} to go on without; "
+            f"`vtabflow data plan {params}` says the rest"
+        )
 
 
 def status(params: str) -> None:

@@ -21,12 +21,12 @@ def joined() -> bool:
 
 
 def join() -> None:
-    """Meet the other processes, if there are any, over NCCL on GPUs and gloo on CPUs."""
+    """Meet the other processes, if there are any: over NCCL where each has a GPU of its own, else over gloo."""
     if joined() and not dist.is_initialized():
-        gpu = torch.cuda.is_available()
-        if gpu:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if gpu else "gloo")
+        gpus = torch.cuda.device_count()
+        if gpus:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % gpus)
+        dist.init_process_group("nccl" if gpus >= int(os.environ["LOCAL_WORLD_SIZE"]) else "gloo")
 
 
 def leave() -> None:

@@ -1,152 +1,17 @@
 """The study: params.yaml (or studies/<name>.yaml), checked on load. Imports nothing heavy."""
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vtabflow import catalogue
 from vtabflow.errors import UserError
 from vtabflow.networks.table import NETWORKS
-from vtabflow.prepare.tasks import UPSTREAM_STANDIN, VTAB_IDS, Task, standins
-
-Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
-Rate = Annotated[float, Field(gt=0, le=1e6)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-Precision = Literal["auto", "float32", "bfloat16"]
-Resize = Literal["legacy", "antialias"]
-
-
-class Group(BaseModel):
-    """A group of settings. A key that it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Procedural(Group):
-    """How many images are drawn for each stand-in, and for the upstream set."""
-
-    seed: Seed = 0
-    train: Annotated[int, Field(ge=800)] = 1600
-    val: Annotated[int, Field(ge=200)] = 400
-    test: Count = 500
-    upstream: Count = 8000
-
-
-class Folder(Group):
-    """A folder or zip of `<class>/<image>` as a task or an upstream set."""
-
-    path: str
-    display: str | None = None
-    group: Literal["natural", "specialized", "structured", "own"] = "own"
-    invalid: Literal["refuse", "skip"] = "refuse"
-
-
-class Prepare(Group):
-    image_size: Annotated[int, Field(ge=16, le=1024, strict=True)] = 32
-    resize: Resize = "legacy"
-    split_seed: Seed = 0
-    split: tuple[Rate, Rate, Rate] = (0.6, 0.2, 0.2)
-    procedural: Procedural = Procedural()
-    folders: dict[Id, Folder] = {}
-
-    @field_validator("split")
-    @classmethod
-    def _sums_to_one(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if abs(sum(value) - 1) > 1e-6:
-            raise ValueError(f"the three fractions must sum to 1, not {sum(value):g}")
-        return value
-
-
-class Subset(Group):
-    """The labelled part of the upstream set for methods that see few labels: a seeded draw of equally many images of
-    each class, or the images listed in a file (one example id or file name a line).
-    """
-
-    fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
-    seed: Seed = 0
-    file: str | None = None
-
-
-def _increasing(value: tuple[float, ...]) -> tuple[float, ...]:
-    if list(value) != sorted(set(value)):
-        raise ValueError("the fractions of the schedule must increase")
-    return value
-
-
-class Schedule(Group):
-    """What pre-training and fine-tuning share: SGD or Adam under a step decay."""
-
-    batch: Count = 128
-    momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
-    warmup: Fraction = 0.0
-    decay_at: tuple[Fraction, ...] = (1 / 3, 2 / 3)
-    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    precision: Precision = "auto"
-
-    _order = field_validator("decay_at")(_increasing)
-
-
-class Pretrain(Schedule):
-    network: str = "resnet-small"
-    seed: Seed = 0
-    steps: Count = 1500
-    image_size: Annotated[int, Field(ge=8, le=1024, strict=True)] | None = Field(
-        default=None, description="pixels at which the methods train; prepare.image_size where left out"
-    )
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: Rate = 0.1
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-4
-    warmup: Fraction = 0.05
-    decay: Literal["steps", "exponential", "cosine"] = "steps"
-    decay_at: tuple[Fraction, ...] = (0.5, 0.8)
-    divergence: Annotated[float, Field(gt=1, le=1e12)] = Field(
-        default=100.0,
-        description="a run stops where a loss or the weights' norm is so many times what it was at the start",
-    )
-    subset: Subset = Subset()
-    per_method: dict[Id, dict[str, Any]] = {}
-
-    @field_validator("network")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in NETWORKS:
-            raise ValueError(
-                f"there is no network {value}{_nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}"
-            )
-        return value
-
-
-class Finetune(Schedule):
-    evaluation: Literal["finetune", "linear"] = "finetune"
-    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.1, 0.01)
-    steps: Annotated[tuple[Count, ...], Field(min_length=1)] = (2500, 10000)
-    batch: Count = 512
-
-    @field_validator("learning_rates", "steps")
-    @classmethod
-    def _distinct(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("a value stands twice in the sweep")
-        return value
-
-
-class Report(Group):
-    title: str | None = None
-    theme: Literal["light", "dark"] = "light"
-
-
-class Run(Group):
-    """How the work is cut into jobs. In no key: nothing is run again when it changes."""
-
-    cells_per_job: Count = 8
-    gpus_per_encoder: Count = 1
-
+from vtabflow.prepare.datasets import DATASETS
+from vtabflow.prepare.tasks import IMAGENET, UPSTREAM_STANDIN, VTAB_IDS, Task, standins, vtab
+from vtabflow.settings import Finetune, Group, Id, Prepare, Pretrain, Report, Run, Seed, nearest
 
 class Study(Group):
     """Methods x tasks x budgets x seeds, and all their settings."""
@@ -171,29 +36,31 @@ class Study(Group):
             if twice is not None:
                 raise ValueError(f"{name}: {twice} stands there twice")
         for folder in self.prepare.folders:
-            if folder in VTAB_IDS or folder.endswith("-standin"):
+            if folder in VTAB_IDS or folder == IMAGENET or folder.endswith("-standin"):
                 raise ValueError(
-                    f"prepare.folders: {folder} is the name of a VTAB task or stand-in; give your folder another, such as my-{folder}"
+                    f"prepare.folders: {folder} is the name of a VTAB task, a stand-in or an upstream set; give your folder another, such as my-{folder}"
                 )
+        for dataset in self.prepare.tfds.versions:
+            self._tfds_version(dataset)
         methods = catalogue.methods()
         for method in self.methods:
             if method not in methods:
                 raise ValueError(
-                    f"methods: there is no method {method}{_nearest(method, methods)}; the methods are: {', '.join(methods)}"
+                    f"methods: there is no method {method}{nearest(method, methods)}; the methods are: {', '.join(methods)}"
                 )
             self._fits(methods[method])
         for method in self.pretrain.per_method:
             if method not in methods:
-                raise ValueError(f"pretrain.per_method: there is no method {method}{_nearest(method, methods)}")
+                raise ValueError(f"pretrain.per_method: there is no method {method}{nearest(method, methods)}")
             self.method_settings(method)
         for task in self.tasks:
             self.task(task)
         if self.upstream in self.tasks:
             raise ValueError(f"upstream: {self.upstream} is a task too; pre-training would see its test images")
-        if self.upstream != UPSTREAM_STANDIN and self.upstream not in self.prepare.folders:
-            known = [UPSTREAM_STANDIN, *self.prepare.folders]
+        known = [UPSTREAM_STANDIN, IMAGENET, *self.prepare.folders]
+        if self.upstream not in known:
             raise ValueError(
-                f"upstream: there is no set {self.upstream}{_nearest(self.upstream, known)}; there are: {', '.join(known)}"
+                f"upstream: there is no set {self.upstream}{nearest(self.upstream, known)}; there are: {', '.join(known)}"
             )
         return self
 
@@ -217,19 +84,38 @@ class Study(Group):
             raise ValueError(f"{key} is {size}: {method.id} needs at least {method.smallest_size} px; {advice}")
 
     def task(self, name: str) -> Task:
-        """The task of an id: a stand-in, or one of this study's folders."""
+        """The task of an id: one of VTAB's, a stand-in, or one of this study's folders."""
         if name in standins():
             return standins()[name]
         if name in self.prepare.folders:
             folder = self.prepare.folders[name]
             return Task(name, folder.display or name, folder.group, name, "folder")
-        if name in VTAB_IDS:
+        if name in vtab():
+            return vtab()[name]
+        known = [*vtab(), *standins(), *self.prepare.folders]
+        raise ValueError(f"tasks: there is no task {name}{nearest(name, known)}; the tasks are: {', '.join(known)}")
+
+    def _tfds_version(self, dataset: str) -> str:
+        """The version of a dataset's TFDS records that this study reads."""
+        if dataset not in DATASETS:
             raise ValueError(
-                f"tasks: the real VTAB dataset {name} cannot be prepared by this version; take the stand-in {name}-standin, "
-                f"or your own copy of the images under prepare.folders with an id of its own"
+                f"prepare.tfds.versions: there is no dataset {dataset}{nearest(dataset, DATASETS)}; there are: {', '.join(DATASETS)}"
             )
-        known = [*standins(), *self.prepare.folders]
-        raise ValueError(f"tasks: there is no task {name}{_nearest(name, known)}; the tasks are: {', '.join(known)}")
+        known = (DATASETS[dataset].version, *DATASETS[dataset].readable)
+        version = self.prepare.tfds.versions.get(dataset, known[0])
+        if version not in known:
+            raise ValueError(
+                f"prepare.tfds.versions.{dataset} is {version}: the versions that give VTAB's examples are {', '.join(known)}"
+            )
+        return version
+
+    def tfds_settings(self, dataset: str) -> dict[str, Any]:
+        """Which records of which TFDS builder a dataset is made of."""
+        return {
+            "builder": DATASETS[dataset].builder,
+            "config": DATASETS[dataset].config,
+            "version": self._tfds_version(dataset),
+        }
 
     def network(self, method: str) -> str:
         """The network of one method: its own in per_method, or what stands for the study's with this method."""
@@ -246,11 +132,11 @@ class Study(Group):
             place = f"pretrain.per_method.{method}.{key}"
             if key == "network" and value not in NETWORKS:
                 raise ValueError(
-                    f"{place}: there is no network {value}{_nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}"
+                    f"{place}: there is no network {value}{nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}"
                 )
             if key not in known:
                 raise ValueError(
-                    f"{place}: {method} has no setting {key}{_nearest(key, known)}; it has: {', '.join(sorted(known))}"
+                    f"{place}: {method} has no setting {key}{nearest(key, known)}; it has: {', '.join(sorted(known))}"
                 )
             if key in info.settings and not _same_kind(value, info.settings[key]):
                 raise ValueError(f"{place}: {value!r} should be of the kind of its default {info.settings[key]!r}")
@@ -277,11 +163,6 @@ def _same_kind(value: Any, default: Any) -> bool:
     if isinstance(default, (list, tuple)):
         return isinstance(value, (list, tuple)) and all(_same_kind(v, default[0]) for v in value if default)
     return isinstance(value, type(default))
-
-
-def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -332,7 +213,7 @@ def _sentence(error: ValidationError) -> str:
     others = f" ({error.error_count() - 1} more errors follow)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _fields_at(first["loc"][:-1])
-        return f"unknown key {place}{_nearest(str(first['loc'][-1]), known)}; the keys there are: {', '.join(known)}{others}"
+        return f"unknown key {place}{nearest(str(first['loc'][-1]), known)}; the keys there are: {', '.join(known)}{others}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return f"the key {place} is missing{others}"

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtabflow.errors import UserError
+from vtabflow.prepare.folder import HALF
 from vtabflow.prepare.resize import resize
 
 F = np.float32
@@ -132,3 +133,54 @@ def test_an_unknown_kind_is_named():
 def test_the_gpu_gives_the_same_bits(height, width, size):
     images = torch.from_numpy(random_images((4, height, width, 3)))
     assert torch.equal(resize(images.cuda(), size, "legacy").cpu(), resize(images, size, "legacy"))
+
+
+# height and width of VTAB's images, or typical ones where they vary (protocol.md section 1.2).
+NATIVE = {
+    "caltech101": (200, 300),
+    "cifar100 svhn": (32, 32),
+    "dtd": (480, 640),
+    "oxford-flowers102": (500, 667),
+    "oxford-iiit-pet": (375, 500),
+    "sun397": (299, 399),
+    "patch-camelyon smallnorb": (96, 96),
+    "eurosat dsprites": (64, 64),
+    "resisc45": (256, 256),
+    "diabetic-retinopathy": (540, 540),
+    "clevr": (320, 480),
+    "dmlab": (360, 480),
+    "kitti": (375, 1242),
+}
+SHAPES = [*NATIVE.values(), (1, 1), (1, 7), (13, 1), (97, 101), (223, 225), (447, 449), (640, 479)]
+
+
+@pytest.fixture(scope="module")
+def tensorflow():
+    return pytest.importorskip("tensorflow", reason="tensorflow, of the extra `tfds`, is not installed")
+
+
+@pytest.mark.parametrize("size", [224, 64, 127])
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_legacy_is_tensorflows_to_the_bit(tensorflow, height, width, size):
+    channels = 1 if (height, width) in ((96, 96), (64, 64)) else 3
+    images = random_images((1, height, width, channels), seed=height * 1000 + width)
+    # VTAB's data_loader.preprocess_fn: uint8 in, float32 out, then the division.
+    wanted = tensorflow.compat.v1.image.resize(images, [size, size]).numpy()
+    explicit = tensorflow.compat.v1.image.resize_bilinear(
+        images, [size, size], align_corners=False, half_pixel_centers=False
+    ).numpy()
+    assert (wanted == explicit).all()
+    found = resize(torch.from_numpy(images), size, "legacy").numpy()
+    assert found.dtype == np.float32 and np.array_equal(found, wanted)
+    divided = tensorflow.divide(tensorflow.cast(wanted, tensorflow.float32), tensorflow.constant(255.0)).numpy()
+    assert np.array_equal(found / F(255), divided)
+
+
+@pytest.mark.parametrize(("height", "width"), NATIVE.values())
+def test_the_uint8_store_rounds_by_half_a_level_at_most(height, width):
+    images = random_images((1, height, width, 3), seed=width)
+    exact = resize(torch.from_numpy(images), 224, "legacy").numpy()
+    # As prepare/folder.py and prepare/records.py store it. A half goes up, by what HALF has above a half even where
+    # the value is as much below it.
+    stored = (exact + HALF).clip(0, 255).astype(np.uint8)
+    assert np.abs(stored - exact).max() <= 0.5 + 2**-10 and (stored == np.rint(exact)).mean() > 0.99

@@ -73,6 +73,7 @@ def page_spec(
         "evaluation": "finetune",
         "cells": cells,
         "settings": {"title": title, "theme": theme},
+        "left_out": {"methods": [], "tasks": [], "vtab": []},
         "code": "1",
     }
 

@@ -232,3 +232,19 @@ def test_own_tasks_are_not_called_standins(tmp_path, monkeypatch):
     assert "stand-ins, not VTAB" not in text and "My birds" in text and 'data-theme="dark"' in text
     mixed = page_spec(tasks=[own, TASKS[0]])
     assert figures.standins(mixed) == "1 of 2 tasks are procedural stand-ins, not VTAB"
+
+
+def test_a_mean_over_some_of_vtabs_tasks_says_so(tmp_path, monkeypatch):
+    """First thing on the page, and over every column of means."""
+    monkeypatch.chdir(tmp_path)
+    real = [task | {"source": "tfds", "id": task["dataset"].removesuffix("-standin")} for task in TASKS]
+    spec = page_spec(tasks=real)
+    spec["left_out"] = {"methods": ["Rotation"], "tasks": ["Resisc45"], "vtab": ["Resisc45", "Retinopathy"]}
+    write_scores(spec, accuracy)
+    step.run(spec)
+    text = " ".join(Reader((Path(spec["folder"]) / "index.html").read_text()).seen)
+    assert "means are over 4 of VTAB’s 6 tasks, without Resisc45 and Retinopathy" in text
+    assert "Without Rotation: their upstream images are not there" in text
+    assert "4 tasks" in text.split("Against scratch")[0]
+    summary = (Path(spec["folder"]) / "summary.csv").read_text().splitlines()
+    assert summary[0].endswith("n_tasks") and summary[1].endswith(",4")

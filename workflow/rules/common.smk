@@ -25,6 +25,19 @@ def spec_of(step, key):
     return json.loads(keys.spec_path(step, key).read_text())
 
 
+def is_fetched(wildcards):
+    """Whether a store comes from archives that may be large: hours to fetch, and work for all cores."""
+    return spec_of("prepare", wildcards.key)["source"] in {"tfds", "imagenet"}
+
+
+def prepare_threads(wildcards):
+    """All cores for what is decoded and resized in parallel; one for what is drawn or read by one process."""
+    cores = workflow.resource_settings.cores
+    if not is_fetched(wildcards):
+        return 1
+    return cores if isinstance(cores, int) else 16
+
+
 def store_of_encoder(wildcards):
     spec = spec_of("pretrain", wildcards.key)
     return (

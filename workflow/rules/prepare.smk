@@ -7,9 +7,9 @@ rule prepare:
         "results/benchmarks/prepare/{dataset}/{key}.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: prepare_threads
     resources:
-        runtime=240,
+        runtime=lambda wildcards: 2880 if is_fetched(wildcards) else 240,
     params:
         spec="results/specs/prepare/{key}.json",
     shell:

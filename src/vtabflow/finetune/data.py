@@ -18,19 +18,20 @@ RESIDENT_ON_CPU = 2**30
 
 
 class Pictures:
-    """Images (N, H, W, C) uint8, the parts one after the other: on the device if they fit, else read batch by batch.
+    """Images (N, H, W, C), the parts one after the other: on the device if they fit, else read batch by batch.
 
-    `parts` are arrays of one shape (H, W, C), memory-mapped or not.
+    `parts` are arrays of one shape (H, W, C), uint8 or float32 on the 0..255 scale, memory-mapped or not.
     """
 
     def __init__(self, parts: list[np.ndarray], device: torch.device):
         self.device = device
         self.parts = parts
         self.starts = np.cumsum([0] + [len(part) for part in parts])
+        self.dtype = parts[0].dtype
         self.resident: Tensor | None = None
         if sum(part.nbytes for part in parts) <= _room(device):
             size = (int(self.starts[-1]), *parts[0].shape[1:])
-            self.resident = torch.empty(size, dtype=torch.uint8, device=device)
+            self.resident = torch.from_numpy(np.empty(0, self.dtype)).new_empty(size, device=device)
             for start, part in zip(self.starts[:-1], parts, strict=True):
                 # np.array: torch refuses to look at a read-only memory map without a warning.
                 self.resident[start : start + len(part)] = torch.from_numpy(np.array(part)).to(device)
@@ -39,7 +40,7 @@ class Pictures:
         return int(self.starts[-1])
 
     def batches(self, order: Tensor, batch: int) -> Iterator[Tensor]:
-        """The images of an order (int64, on the CPU), `batch` at a time, on the device: uint8 (B, H, W, C)."""
+        """The images of an order (int64, on the CPU), `batch` at a time, on the device: (B, H, W, C)."""
         if self.resident is not None:
             for rows in order.to(self.device).split(batch):
                 yield self.resident.index_select(0, rows)
@@ -56,7 +57,7 @@ class Pictures:
                 yield ahead.result().to(self.device, non_blocking=True)
 
     def _read(self, rows: np.ndarray) -> Tensor:
-        batch = np.empty((len(rows), *self.parts[0].shape[1:]), dtype=np.uint8)
+        batch = np.empty((len(rows), *self.parts[0].shape[1:]), self.dtype)
         for start, part in zip(self.starts[:-1], self.parts, strict=True):
             here = (rows >= start) & (rows < start + len(part))
             batch[here] = part[rows[here] - start]
@@ -109,7 +110,7 @@ def order_of(examples: int, batch: int, steps: int, seed: int) -> Tensor:
 
 
 def view_of(size: int, kind: str, wanted: dict[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The function from raw images (B, H, W, C) uint8, C 1 or 3, to the input (B, 3, size, size) float32 in
+    """The function from raw images (B, H, W, C), C 1 or 3, to the input (B, 3, size, size) float32 in
     channels_last.
 
     Resized on the 0..255 scale (`kind`: legacy or antialias), grey repeated to three channels, then x/255*(high-
@@ -124,7 +125,8 @@ def view_of(size: int, kind: str, wanted: dict[str, Any], device: torch.device) 
     )
 
     def view(raw: Tensor) -> Tensor:
-        x = resize(raw, size, kind).div_(255.0)
+        x = resize(raw, size, kind)
+        x = x.div(255.0) if x is raw else x.div_(255.0)  # a float image that has its size is the caller's own
         if high - low != 1.0:
             x.mul_(high - low)
         if low != 0.0:

@@ -63,7 +63,8 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
         kept: dict[str, list[File]] = {}
         with making(spec) as new:
             for split in SPLITS:
-                images = new.images(split, (rows_wanted(spec, split, len(splits[split])), *shape))
+                count = rows_wanted(spec, split, len(splits[split]))
+                images = new.images(split, (count, *shape), spec["image"].get("numbers", "uint8"))
                 kept[split] = _fill(spec, found, split, splits[split], images, skipped)
                 new.keep(split, len(kept[split]))
             _refuse(settings, path, skipped)
@@ -170,7 +171,7 @@ def _fill(
         except Unreadable as reason:
             skipped[file.entry.name] = str(reason)
             continue
-        images[len(kept)] = _fitted(pixels, images.shape[1:], spec["image"]["resize"])
+        images[len(kept)] = _fitted(pixels, images, spec["image"]["resize"])
         kept.append(file)
     seconds = max(time.perf_counter() - begun, 1e-9)
     print(f"{spec['dataset']}: {split}, {len(kept)} images, {len(kept) / seconds:.0f} images/s", flush=True)
@@ -198,14 +199,17 @@ def _shape(files: Sequence[File], size: int) -> tuple[int, int, int]:
     return (height, width, channels) if max(height, width) <= size else (size, size, channels)
 
 
-def _fitted(pixels: np.ndarray, shape: tuple[int, ...], kind: str) -> np.ndarray:
+def _fitted(pixels: np.ndarray, images: np.ndarray, kind: str) -> np.ndarray:
+    """The pixels in the form of one of `images`: its size, its channels, rounded where it holds whole numbers."""
+    shape = images.shape[1:]
     if pixels.shape[:2] != shape[:2]:
         import torch  # seconds to import, and not needed for images that keep their size
 
         from vtabflow.prepare.resize import resize
 
-        resized = resize(torch.from_numpy(pixels)[None], shape[0], kind)[0].numpy()
-        pixels = np.floor(resized + HALF).clip(0, 255).astype(np.uint8)
+        pixels = resize(torch.from_numpy(pixels)[None], shape[0], kind)[0].numpy()
+        if images.dtype == np.uint8:
+            pixels = np.floor(pixels + HALF).clip(0, 255).astype(np.uint8)
     return np.broadcast_to(pixels, shape)
 
 

@@ -8,7 +8,12 @@ from vtabflow.errors import UserError
 from vtabflow.files import write_json
 from vtabflow.prepare import store
 
-SOURCES = {"procedural": "vtabflow.prepare.procedural.source", "folder": "vtabflow.prepare.folder"}
+SOURCES = {
+    "procedural": "vtabflow.prepare.procedural.source",
+    "folder": "vtabflow.prepare.folder",
+    "tfds": "vtabflow.prepare.tfds",
+    "imagenet": "vtabflow.prepare.imagenet",
+}
 
 
 def run(spec: Mapping[str, Any]) -> None:

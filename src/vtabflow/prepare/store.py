@@ -1,6 +1,6 @@
 """The store: the images, labels and example ids of one dataset at one image setting, with a manifest.
 
-    <folder>/train.npy val.npy test.npy       uint8 (N, H, W, C), C 1 (grey) or 3
+    <folder>/train.npy val.npy test.npy       uint8, or float32 on the same scale, (N, H, W, C), C 1 (grey) or 3
     <folder>/labels/<task>.<split>.npy        int64 (N,)
     <folder>/<split>.ids.txt                  one id a line, UTF-8
     <folder>/manifest.json                    counts, class histograms and the SHA-256 of every file above
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from vtabflow.errors import RunError, UserError
 from vtabflow.files import read_json, sha256, write_json
@@ -58,9 +59,9 @@ def write(
     with making(spec) as new:
         for split in SPLITS:
             images = np.asarray(arrays[split])
-            if images.dtype != np.uint8:
-                raise _misfit(spec, f"the images of {split} are {images.dtype}, not uint8")
-            new.images(split, images.shape)[...] = images
+            if images.dtype not in (np.uint8, np.float32):
+                raise _misfit(spec, f"the images of {split} are {images.dtype}, not uint8 or float32")
+            new.images(split, images.shape, images.dtype)[...] = images
         return new.finish(labels, ids, classes, class_names, skipped)
 
 
@@ -94,14 +95,14 @@ class Making:
     def __init__(self, spec: Mapping[str, Any], folder: Path):
         self.spec = spec
         self.folder = folder
-        self.arrays: dict[str, np.ndarray] = {}
+        self.arrays: dict[str, Any] = {}  # arrays, or what stands for one (prepare/packed.py): a length and a shape
 
-    def images(self, split: str, shape: Sequence[int]) -> np.ndarray:
-        """A writable uint8 array of `shape` (N, H, W, C) that lies on the disk: fill it in place."""
+    def images(self, split: str, shape: Sequence[int], dtype: DTypeLike = np.uint8) -> np.ndarray:
+        """A writable array of `shape` (N, H, W, C), uint8 or float32, that lies on the disk: fill it in place."""
         if len(shape) != 4 or shape[3] not in (1, 3):
             raise _misfit(self.spec, f"images of shape {tuple(shape)} where a store holds (N, H, W, 1 or 3)")
         path = self.folder / f"{split}.npy"
-        header, size = _header(shape), int(np.prod(shape))
+        header, size = _header(shape, dtype), int(np.prod(shape)) * np.dtype(dtype).itemsize
         with open(path, "wb") as stream:
             stream.write(header)
             stream.flush()
@@ -110,7 +111,7 @@ class Making:
                 os.posix_fallocate(stream.fileno(), 0, len(header) + size)
             else:
                 stream.truncate(len(header) + size)
-        return self._open(split, shape)
+        return self._open(split, shape, dtype)
 
     def keep(self, split: str, count: int) -> np.ndarray:
         """Keep the first `count` images of a split and drop the rest: for sources that meet broken files on the way."""
@@ -121,14 +122,14 @@ class Making:
             whole.flush()
         path = self.folder / f"{split}.npy"
         shape = (count, *whole.shape[1:])
-        header = _header(shape)
+        header = _header(shape, whole.dtype)
         # numpy pads a header so that its first axis may grow to 21 digits in place (GROWTH_AXIS_MAX_DIGITS).
-        if len(header) != len(_header(whole.shape)):
+        if len(header) != len(_header(whole.shape, whole.dtype)):
             raise RunError(f"this numpy cannot shorten {path} in place: install numpy 2 or later, then run again")
         with open(path, "r+b") as stream:
             stream.write(header)
-            stream.truncate(len(header) + int(np.prod(shape)))
-        return self._open(split, shape)
+            stream.truncate(len(header) + int(np.prod(shape)) * whole.dtype.itemsize)
+        return self._open(split, shape, whole.dtype)
 
     def finish(
         self,
@@ -137,10 +138,12 @@ class Making:
         classes: Mapping[str, int],
         class_names: Mapping[str, Sequence[str]] | None = None,
         skipped: Sequence[Mapping[str, str]] = (),
+        more: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Write labels, ids and the manifest, hold it against spec["manifest"], and put the store in its place.
 
-        Arguments as in `write`. Returns the manifest (that of the other maker if one was quicker).
+        Arguments as in `write`; `more` has the source's own entries for the manifest. Returns the manifest (that of the
+        other maker if one was quicker).
         Raises UserError if the manifest at spec["manifest"] has other digests, RunError if labels or ids do not fit.
         """
         histogram: dict[str, dict[str, list[int]]] = {}
@@ -169,6 +172,7 @@ class Making:
             "histogram": histogram,
             "sha256": {},
             "skipped": [dict(entry) for entry in skipped],
+            **(more or {}),
             "spec": dict(spec),
         }
         self.arrays.clear()
@@ -182,10 +186,10 @@ class Making:
         keep_manifest(spec)
         return manifest
 
-    def _open(self, split: str, shape: Sequence[int]) -> np.ndarray:
+    def _open(self, split: str, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
         # An array without elements cannot be mapped.
         path = self.folder / f"{split}.npy"
-        array = np.lib.format.open_memmap(path, mode="r+") if np.prod(shape) else np.zeros(tuple(shape), np.uint8)
+        array = np.lib.format.open_memmap(path, mode="r+") if np.prod(shape) else np.zeros(tuple(shape), dtype)
         self.arrays[split] = array
         return array
 
@@ -232,20 +236,21 @@ class Store:
         self._checked: set[str] = set()
 
     def images(self, split: str) -> np.ndarray:
-        """uint8 (N, H, W, C), memory-mapped, read-only."""
-        path = self._file(f"{split}.npy")
+        """uint8 or float32 (N, H, W, C), memory-mapped, read-only."""
+        path = self.file(f"{split}.npy")
         # An array without elements cannot be mapped.
         return np.load(path, mmap_mode="r" if self.manifest["counts"][split] else None, allow_pickle=False)
 
     def labels(self, task: str, split: str) -> np.ndarray:
         """int64 (N,), classes of `task`."""
-        return np.load(self._file(f"labels/{task}.{split}.npy"), allow_pickle=False)
+        return np.load(self.file(f"labels/{task}.{split}.npy"), allow_pickle=False)
 
     def ids(self, split: str) -> list[str]:
         """N names, one an example."""
-        return self._file(f"{split}.ids.txt").read_bytes().decode().split("\n")[:-1]
+        return self.file(f"{split}.ids.txt").read_bytes().decode().split("\n")[:-1]
 
-    def _file(self, name: str) -> Path:
+    def file(self, name: str) -> Path:
+        """A file of the store, held against the manifest when it is first asked for."""
         path = self.folder / name
         wanted = self.manifest["sha256"].get(name)
         if wanted is None:
@@ -266,9 +271,9 @@ def _again(folder: Path | str) -> str:
     return f"remove {folder} and prepare it again"
 
 
-def _header(shape: Sequence[int]) -> bytes:
+def _header(shape: Sequence[int], dtype: DTypeLike) -> bytes:
     buffer = io.BytesIO()
-    entries = {"descr": "|u1", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
+    entries = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(int(n) for n in shape)}
     np.lib.format.write_array_header_1_0(buffer, entries)
     return buffer.getvalue()
 

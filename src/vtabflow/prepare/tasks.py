@@ -1,4 +1,4 @@
-"""The 19 tasks of VTAB in one table, and the stand-ins that are drawn for them.
+"""The 19 tasks of VTAB in one table, as they are and as the stand-ins that are drawn for them.
 
 Groups, datasets and numbers of classes: google-research/task_adaptation, scripts/run_all_tasks.sh and its data modules.
 """
@@ -49,6 +49,7 @@ VTAB = (
 )
 VTAB_IDS = tuple(row[0] for row in VTAB)
 UPSTREAM_STANDIN = "upstream-standin"
+IMAGENET = "imagenet"
 
 
 @cache
@@ -73,3 +74,9 @@ def standins() -> dict[str, Task]:
                 name, f"{display} (stand-in)", group, f"{dataset}-standin", "procedural", classes, module
             )
     return found
+
+
+@cache
+def vtab() -> dict[str, Task]:
+    """The 19 tasks themselves, whose images come through TFDS."""
+    return {row[0]: Task(*row[:4], "tfds", row[4]) for row in VTAB}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vtabflow.files import seed_of
 from vtabflow.methods.augment import plain, standardise
+from vtabflow.prepare.packed import open_images
 
 TRAIN, TEST = 2000, 1000
 # A network of more than a million parameters on a CPU: one image takes a tenth of a second.
@@ -33,7 +34,7 @@ def probe(
     slow = device.type == "cpu" and sum(p.numel() for p in trunk.parameters()) > 1_000_000
     parts = []
     for split, most in (("train", TRAIN_SLOW if slow else TRAIN), ("val", TEST_SLOW if slow else TEST)):
-        labels, images = store.labels(task, split), store.images(split)
+        labels, images = store.labels(task, split), open_images(store, split, size)
         rows = np.sort(np.random.default_rng(seed_of("probe", split)).permutation(len(labels))[:most])
         parts.append(
             (

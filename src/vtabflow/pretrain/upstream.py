@@ -18,6 +18,7 @@ from vtabflow import ranks
 from vtabflow.compute import room
 from vtabflow.errors import UserError
 from vtabflow.files import digest, seed_of, sha256
+from vtabflow.prepare import packed
 
 # Stream -> its rows of the store and, where those are not on the device already, its images.
 Pieces = dict[str, tuple[Tensor, Tensor]]
@@ -88,7 +89,8 @@ class Upstream:
     """Streams of (images, labels) from the training images of an open store.
 
     streams maps a stream's name to "images", "labels" or "subset" (see vtabflow/methods/base.py). Labels are read
-    only if a stream has them. Where the images do not fit the GPU, batches are gathered on the host one turn ahead.
+    only if a stream has them. Where the images do not fit the GPU, batches are gathered one turn ahead; those of a
+    packed store, which are decoded for it, always are unless they fit. spec["size"] is the side of a packed store's images.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Upstream:
         seed: int,
         device: torch.device,
     ):
-        self.images = store.images("train")
+        self.images = packed.open_images(store, "train", spec.get("size"))
         if not len(self.images):
             raise UserError(f"the upstream store {spec['folder']} has no training images; give the upstream some")
         self.device = device
@@ -112,7 +114,8 @@ class Upstream:
         self.members: list[str] = []
         n, task = len(self.images), spec["task"]
         rows = {"images": np.arange(n)}
-        self.used = ["train.npy"]
+        self.decodes = packed.is_packed(store)
+        self.used = [packed.file_name("train") if self.decodes else "train.npy"]
         labels = None
         if set(streams.values()) - {"images"}:
             if task not in store.manifest["classes"]:
@@ -143,8 +146,12 @@ class Upstream:
         self.labels = None if labels is None else torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
         self.resident: Tensor | None = None
         if device.type == "cuda" and self.images.nbytes <= room(device):
-            self.resident = torch.from_numpy(np.array(self.images)).to(device)
-        self._worker = ThreadPoolExecutor(1) if device.type == "cuda" and self.resident is None else None
+            self.resident = self._images(np.arange(n)).to(device)
+        wanted = self.resident is None and (device.type == "cuda" or self.decodes)
+        self._worker = ThreadPoolExecutor(1) if wanted else None
+        self._pins = wanted and not self.decodes
+        # So that decoding does not wait for the training, nor the other way round.
+        self._stream = torch.cuda.Stream() if wanted and self.decodes and device.type == "cuda" else None
         self._ahead: tuple[int, Future[Pieces]] | None = None
 
     def draw(self, t: int) -> dict[str, tuple[Tensor, Tensor | None]]:
@@ -156,6 +163,8 @@ class Upstream:
         for name, (rows, gathered) in pieces.items():
             index = rows.to(self.device, non_blocking=True)
             images = gathered.to(self.device, non_blocking=True) if self.resident is None else self.resident[index]
+            if self._stream is not None:
+                images.record_stream(torch.cuda.current_stream())
             batch[name] = (images, self.labels[index] if name in self.labelled and self.labels is not None else None)
         return batch
 
@@ -174,6 +183,19 @@ class Upstream:
         pieces: Pieces = {}
         for name, order in self.orders.items():
             rows = order[t][self.part]
-            images = torch.from_numpy(self.images[rows]) if self.resident is None else torch.empty(0)
-            pieces[name] = (torch.from_numpy(rows), images.pin_memory() if self._worker else images)
+            if self.resident is not None:
+                images = torch.empty(0)
+            elif self._stream is not None:
+                with torch.cuda.stream(self._stream):
+                    images = self._images(rows)
+                self._stream.synchronize()
+            else:
+                images = self._images(rows)
+            pieces[name] = (torch.from_numpy(rows), images.pin_memory() if self._pins else images)
         return pieces
+
+    def _images(self, rows: np.ndarray) -> Tensor:
+        """The images of these rows: on the device if they are decoded, else where they lie."""
+        if self.decodes:
+            return self.images.on(rows, self.device)
+        return torch.from_numpy(self.images[rows])

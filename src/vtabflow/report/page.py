@@ -14,7 +14,7 @@ import vl_convert
 from markupsafe import Markup
 
 from vtabflow.files import read_json
-from vtabflow.report.answer import BUDGET, answer, count, points, short
+from vtabflow.report.answer import BUDGET, answer, count, listing, points, short
 from vtabflow.report.look import COLOURS, OTHER, VEGALITE, Figure, standins
 from vtabflow.report.stats import BASELINE, Results
 
@@ -86,6 +86,7 @@ def render(spec: dict[str, Any], results: Results, drawn: list[Drawn], cell_coun
         failed=[cell for cell in results.cells if cell["status"] == "failed"],
         missing=_missing(results),
         stopped=_stopped(results),
+        left_out=_left_out(spec),
         display=results.display,
         task_display=results.task_display,
         cells=_provenance(spec, results),
@@ -105,6 +106,20 @@ def library() -> str:
     """Vega, Vega-Lite and vega-embed as one script, from vl-convert's own copy."""
     text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGALITE)
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _left_out(spec: dict[str, Any]) -> list[Markup]:
+    """What a reader must know before comparing these means with others: tasks and methods that are not among them."""
+    out, said = spec["left_out"], []
+    if out["vtab"]:
+        have = sum(task["source"] == "tfds" for task in spec["tasks"])
+        text = "Its means are over {} of VTAB’s {} tasks, without {}: they are not to be put beside means over all of them."
+        said.append(Markup(text).format(have, have + len(out["vtab"]), listing(out["vtab"])))
+    elif out["tasks"]:
+        said.append(Markup("Without {}.").format(listing(out["tasks"])))
+    if out["methods"]:
+        said.append(Markup("Without {}: their upstream images are not there.").format(listing(out["methods"])))
+    return said
 
 
 def _size(spec: dict[str, Any]) -> str:

@@ -1,0 +1,320 @@
+"""Source `tfds`: one of VTAB's own datasets, from TFDS records that are there or that TFDS makes here, becomes a store.
+
+TensorFlow and TFDS are imported in this step alone. Builders, versions and traps: protocol.md sections 1 and 7.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from vtabflow.errors import RunError, UserError
+from vtabflow.prepare.datasets import DATASETS, Dataset
+from vtabflow.prepare.records import Filled, Progress, Records, fill, shape_of
+from vtabflow.prepare.splits import expressions, parts
+from vtabflow.prepare.store import SPLITS, making, rows_wanted
+
+# What TFDS holds in memory before it sorts records on the disk, 1 GiB as it comes. The order does not depend on it.
+SHUFFLE_BYTES = 256 << 20
+EXTRACTED_AHEAD = 64  # files that are unpacked and not yet written
+NO_SPACE = "No space left on device"
+
+
+def make(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Prepare the store of `spec` (StoreSpec with source "tfds") and return its manifest.
+
+    Records that lie at <tfds>/<builder>/[<config>/]<version> are used as they are; else they are generated there.
+    Images of one native size no larger than the target keep it; any others are resized once. An image that does not
+    decode is named, left out and listed in the manifest.
+
+    Raises:
+        UserError: no archives, other counts than VTAB's, a class without an image, a version that is not there.
+        RunError: damaged archives or records, no space, no permission.
+    """
+    dataset, settings, places = DATASETS[spec["dataset"]], spec["settings"], spec["places"]
+    _quiet()
+    folder = prepared(places, dataset, settings["version"]) or _generated(dataset, settings, places)
+    records = Records(folder, dataset)
+    official = settings["counts"] == "official"
+    check_counts(records, official)
+    shape = shape_of(dataset, spec["image"]["size"])
+    numbers = np.dtype(spec["image"].get("numbers", "uint8"))
+    filled: dict[str, Filled] = {}
+    with making(spec) as new:
+        for split, (name, start, stop) in parts(dataset.split_rule, records.counts).items():
+            rows = rows_wanted(spec, split, stop - start)
+            images = new.images(split, (rows, *shape), numbers)
+            part = (name, start, start + rows)
+            filled[split] = fill(records, part, images, spec["image"]["resize"], spec["tasks"], split)
+            new.keep(split, len(filled[split].ids))
+        skipped = [entry for split in SPLITS for entry in filled[split].skipped]
+        check_skipped(records, skipped, filled)
+        labels = {
+            task: {split: np.array(filled[split].labels[task], np.int64) for split in SPLITS} for task in spec["tasks"]
+        }
+        if official and spec["rows"] == "all":
+            for task, count in spec["classes"].items():
+                check_classes(dataset, task, count, np.concatenate([labels[task]["train"], labels[task]["val"]]))
+        names = records.class_names()
+        return new.finish(
+            labels,
+            {split: filled[split].ids for split in SPLITS},
+            spec["classes"],
+            None if names is None else dict.fromkeys(spec["tasks"], names),
+            skipped,
+            {"splits": expressions(dataset.split_rule, records.counts), "tfds_counts": records.counts},
+        )
+
+
+def folder_of(places: Mapping[str, Any], dataset: Dataset, version: str) -> Path:
+    """Where TFDS has the records of a version."""
+    return Path(places["tfds"], dataset.builder, *([dataset.config] if dataset.config else []), version)
+
+
+def prepared(places: Mapping[str, Any], dataset: Dataset, version: str) -> Path | None:
+    """The folder of a version's records if they are there and whole: TFDS gives a folder its name last. Light."""
+    folder = folder_of(places, dataset, version)
+    return folder if (folder / "dataset_info.json").is_file() else None
+
+
+def check_counts(records: Records, official: bool) -> None:
+    """UserError unless the records have the splits that VTAB uses, with its counts where those are wanted."""
+    dataset = records.dataset
+    for split, count in dataset.counts.items():
+        found = records.counts.get(split, 0)
+        if found == 0 or (official and found != count):
+            raise UserError(
+                f"dataset {dataset.id}: split {split} at {records.folder} has {found:,} examples and VTAB's has "
+                f"{count:,}: remove the folder to have it generated again from the whole archives, or set "
+                "`prepare.tfds.counts: any` to take another cut as it is"
+            )
+
+
+def check_classes(dataset: Dataset, task: str, count: int, labels: np.ndarray) -> None:
+    """UserError if a class of 0..count-1 is not among `labels`, those of train and val."""
+    empty = np.flatnonzero(np.bincount(labels, minlength=count)[:count] == 0)
+    if len(empty):
+        more = f" and {len(empty) - 1} more" if empty[1:].size else ""
+        raise UserError(
+            f"dataset {dataset.id}: class {empty[0]}{more} of task {task} has no image in train and val: the records "
+            "are not VTAB's; remove their folder to have it generated again, or set `prepare.tfds.counts: any`"
+        )
+
+
+def check_skipped(records: Records, skipped: list[dict[str, str]], filled: Mapping[str, Filled]) -> None:
+    """Say what was left out. Raises RunError if that leaves a split without an image."""
+    if not skipped:
+        return
+    first = skipped[0]
+    what = f"{records.dataset.id}: {len(skipped)} images left out, first {first['file']}, which {first['reason']}"
+    for split in SPLITS:
+        if not filled[split].ids:
+            raise RunError(
+                f"dataset {what}; none is left for {split}: remove {records.folder} to have it generated again"
+            )
+    print(what, flush=True)
+
+
+def _generated(dataset: Dataset, settings: Mapping[str, Any], places: Mapping[str, Any]) -> Path:
+    """Have TFDS make the records of the version, and return their folder."""
+    version = settings["version"]
+    for other in (dataset.version, *dataset.readable):
+        if other != version and prepared(places, dataset, other):
+            raise UserError(
+                f"dataset {dataset.id}: {places['tfds']} has version {other} and not {version}: set "
+                f"`prepare.tfds.versions.{dataset.id}: {other}` to use it, or move it away to have {dataset.version} made"
+            )
+    if version != dataset.version:
+        raise UserError(
+            f"dataset {dataset.id}: version {version} is not at {folder_of(places, dataset, version)}, and TFDS can "
+            f"only make {dataset.version}: bring those records, or leave out `prepare.tfds.versions.{dataset.id}`"
+        )
+    folder = folder_of(places, dataset, version)
+    with _alone(dataset, places):
+        if prepared(places, dataset, version):  # made by another process while this one waited
+            return folder
+        if folder.exists():
+            raise UserError(
+                f"dataset {dataset.id}: {folder} has no dataset_info.json, so it is not whole: bring it whole, or remove "
+                "it to have it generated again"
+            )
+        from vtabflow.prepare import acquire
+
+        acquire.fetch(dataset, places, settings["checksums"])
+        print(f"{dataset.id}: TFDS makes its records at {folder}", flush=True)
+        with _explained(dataset, places):
+            _download_and_prepare(dataset, places)
+    return folder
+
+
+def _download_and_prepare(dataset: Dataset, places: Mapping[str, Any]) -> None:
+    import tensorflow_datasets as tfds
+
+    with as_generated(dataset):
+        builder = tfds.builder_cls(dataset.builder)(
+            data_dir=places["tfds"], version=dataset.version, **({"config": dataset.config} if dataset.config else {})
+        )
+        builder.download_and_prepare(
+            download_dir=places["downloads"],
+            download_config=tfds.download.DownloadConfig(manual_dir=places["manual"], try_download_gcs=False),
+            file_format="array_record",
+        )
+
+
+@contextmanager
+def as_generated(dataset: Dataset) -> Iterator[None]:
+    """What this project changes in TFDS while it generates, in its surroundings and not in the builders.
+
+    Progress is lines; less is kept in memory; folders are listed in sorted order. The last makes Caltech101 one thing:
+    its builder draws 30 files of a class with a fixed seed, but from a list in the order of the file system.
+    """
+    import tensorflow as tf
+    from tensorflow_datasets.core import dataset_builder, shuffle, utils
+    from tensorflow_datasets.core.download import extractor
+    from tensorflow_datasets.core.utils import tqdm_utils
+
+    list_folder, walk = tf.io.gfile.listdir, tf.io.gfile.walk
+
+    def ordered(names: list[str]) -> list[str]:
+        # Hidden files last: the builder takes the first entry of the archive for its one folder.
+        return sorted(names, key=lambda name: (name.startswith("."), name))
+
+    def sorted_walk(top: str, *args: Any, **kwargs: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for path, folders, files in sorted(walk(top, *args, **kwargs)):
+            yield path, ordered(folders), ordered(files)
+
+    def lines(items: Any, desc: str = "", unit: str = "", total: int | None = None, **_: Any) -> Iterator[Any]:
+        # "Generating train examples...", then "Shuffling <path>...", and "Generating splits..." around them.
+        progress = Progress(f"{dataset.id}: {desc.split('/')[0].strip(' .').lower()}", total)
+        for item in items:
+            yield item
+            progress.add(unit == " examples")
+
+    with ExitStack() as stack, _Unpacking() as unpacking:
+        patches = (
+            (tf.io.gfile, "listdir", lambda path: ordered(list_folder(path))),
+            (tf.io.gfile, "walk", sorted_walk),
+            (utils, "tqdm", lines),
+            (tqdm_utils, "_active", False),
+            (dataset_builder.DatasetBuilder, "_log_download_bytes", lambda _: None),
+            (dataset_builder.DatasetBuilder, "_log_download_done", lambda _: None),
+            (shuffle, "MAX_MEM_BUFFER_SIZE", SHUFFLE_BYTES),
+            (extractor.get_extractor(), "_executor", unpacking),
+        )
+        for holder, name, value in patches:
+            stack.enter_context(mock.patch.object(holder, name, value))
+        yield
+
+
+class _Unpacking(ThreadPoolExecutor):
+    """TFDS' pool for unpacking, which reads ahead of the disk without end, with a bound on what waits to be written."""
+
+    def __init__(self) -> None:
+        # Each archive keeps a thread (patch_camelyon and smallnorb have six), and files need some as well.
+        super().__init__(max_workers=8 + 4 * (os.cpu_count() or 1))
+        self._room = BoundedSemaphore(EXTRACTED_AHEAD)
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        from tensorflow_datasets.core.download import extractor
+
+        if work is not extractor._copy:
+            return super().submit(work, *args, **kwargs)
+        self._room.acquire()
+        future = super().submit(work, *args, **kwargs)
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+
+@contextmanager
+def _alone(dataset: Dataset, places: Mapping[str, Any]) -> Iterator[None]:
+    """One generation of a dataset at a time, without what killed ones left: their folders have TFDS' working names."""
+    root = Path(places["tfds"])
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = os.open(root / f".{dataset.builder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise RunError(
+            f"dataset {dataset.id}: cannot write to {root}: {error.strerror or error}; mend the permission or set "
+            "`prepare.tfds.folder` to another one, then run again"
+        ) from error
+    try:
+        with suppress(OSError):  # a file system without locks: then nothing is swept there either
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            folder = folder_of(places, dataset, dataset.version)
+            for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
+                shutil.rmtree(left, ignore_errors=True)
+            for left in Path(places["downloads"], "extracted").glob("incomplete.*"):
+                if any(name in left.name for name in _archives(dataset)):
+                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+        yield
+    finally:
+        os.close(lock)
+
+
+def _archives(dataset: Dataset) -> list[str]:
+    """The names under which TFDS keeps the dataset's archives."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.resource import get_dl_fname
+
+    infos = tfds.builder_cls(dataset.builder).url_infos or {}
+    return [get_dl_fname(url, info.checksum) for url, info in infos.items()]
+
+
+@contextmanager
+def _explained(dataset: Dataset, places: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever TFDS and its libraries raise while they generate, as one sentence."""
+    try:
+        yield
+    except (UserError, RunError, MemoryError):
+        raise
+    except Exception as error:
+        raise explained(dataset, places, error) from error
+
+
+def explained(dataset: Dataset, places: Mapping[str, Any], error: BaseException) -> UserError | RunError:
+    """The error of TFDS as ours: no space, a broken archive, a missing file, or TFDS' own words."""
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    head = f"dataset {dataset.id}: TFDS cannot make its records"
+    texts = [str(one) for one in chain]
+    if any(getattr(one, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for one in chain) or any(
+        NO_SPACE in text or "Not enough disk space" in text for text in texts
+    ):
+        return RunError(f"{head}: no space below {places['tfds']} or {places['downloads']}; free some, then run again")
+    kinds = {type(one).__name__ for one in chain}
+    where = next((text for one, text in zip(chain, texts, strict=True) if type(one).__name__ == "ExtractError"), "")
+    reason = _shortened(where or texts[-1] or type(chain[-1]).__name__)
+    if where or kinds & {"ReadError", "BadZipFile", "BadGzipFile", "EOFError", "DataLossError", "JSONDecodeError"}:
+        return RunError(
+            f"{head}: an archive is cut off or broken ({reason}); remove it from {places['downloads']} and run again, "
+            "or put a whole one there by hand"
+        )
+    if kinds & {"FileNotFoundError", "NotFoundError"}:
+        places_named = f"{places['manual']} (by hand) or {places['downloads']}"
+        return UserError(f"{head}: a file is missing below {places_named} ({reason}); put it there, then run again")
+    if any(isinstance(one, PermissionError) for one in chain):
+        return RunError(f"{head}: {reason}; mend the permission, then run again")
+    return RunError(
+        f"{head} ({reason}): check the files in {places['downloads']} and {places['manual']}, then run again"
+    )
+
+
+def _shortened(text: str) -> str:
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= 300 else f"{line[:300]}..."
+
+
+def _quiet() -> None:
+    # Read when the libraries are imported: remarks on the processor or an encoder are not for users of this step.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")

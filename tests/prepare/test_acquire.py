@@ -1,0 +1,607 @@
+"""Archives: the table against TFDS' own, and the way from an address or a person's hand to where TFDS looks."""
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vtabflow.errors import RunError, UserError
+from vtabflow.prepare import acquire, archives, by_hand, download
+from vtabflow.prepare.archives import Archive
+from vtabflow.prepare.datasets import DATASETS
+
+CIFAR = DATASETS["cifar100"]
+DATA = np.random.default_rng(0).bytes(3_000_000)
+
+
+class Host(ThreadingHTTPServer):
+    """Serves `files` and misbehaves as `faults` say: a list for each path, one entry a request, then all is well."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        self.files: dict[str, bytes] = {}
+        self.faults: dict[str, list] = {}
+        self.ranges, self.pause, self.marks = True, 0.0, True
+        self.asked: list[tuple[str, str | None]] = []
+        super().__init__(("127.0.0.1", 0), Answer)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        host = self.server
+        host.asked.append((self.path, self.headers["Range"]))
+        fault = host.faults.get(self.path, []).pop(0) if host.faults.get(self.path) else None
+        data = host.files.get(self.path)
+        if data is None or isinstance(fault, int):
+            return self.send_error(fault or 404)
+        mark = f'"{hashlib.md5(data).hexdigest()}"'
+        start = 0
+        found = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if found and host.ranges and self.headers["If-Range"] in (None, mark):
+            start = int(found.group(1))
+            if start >= len(data):
+                return self.send_error(416)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(data) - start))
+        if host.marks:
+            self.send_header("ETag", mark)
+        self.end_headers()
+        stop = len(data) if fault is None else start + int(fault * (len(data) - start))  # a float: break off there
+        for at in range(start, stop, 1 << 16):
+            self.wfile.write(data[at : min(at + (1 << 16), stop)])
+            time.sleep(host.pause)
+        self.wfile.flush()
+        if stop < len(data):
+            self.connection.close()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def host():
+    server = Host()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass
+class Setting:
+    host: Host
+    places: dict
+    target: Path
+    by_hand: Path
+
+    def fetch(self):
+        acquire.fetch(CIFAR, self.places)
+
+    def registered(self, data: bytes) -> None:
+        """Have `data` be what prepare.tfds.checksums says of the archive."""
+        url = archives.ARCHIVES["cifar100"][0].url
+        entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        Path(self.places["checksums"]).write_text(json.dumps({url: entry}))
+
+
+@pytest.fixture
+def setting(tmp_path, host, monkeypatch):
+    """cifar100's archive at a local host, with a small file for it."""
+    monkeypatch.setattr(download, "PAUSES", (0.01, 0.02, 0.03))
+    registered = archives.ARCHIVES["cifar100"][0]
+    archive = Archive(host.url("/cifar-100-binary.tar.gz"), registered.name, registered.size, registered.sha256)
+    monkeypatch.setitem(archives.ARCHIVES, "cifar100", (archive,))
+    host.files["/cifar-100-binary.tar.gz"] = DATA
+    places = {name: str(tmp_path / name) for name in ("tfds", "downloads", "manual")}
+    places |= {"checksums": str(tmp_path / "checksums.json"), "mirrors": {}}
+    target = tmp_path / "downloads/cifar100" / archive.cached_name
+    made = Setting(host, places, target, tmp_path / "manual/cifar100/cifar-100-binary.tar.gz")
+    made.registered(DATA)
+    return made
+
+
+# ---- the table
+
+
+def test_the_table_is_what_the_builders_ask_for(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    from tensorflow_datasets.core.download.resource import get_dl_fname
+
+    class Recorded(Exception):
+        pass
+
+    class Recorder:
+        """Stands for TFDS' download manager: notes the addresses, and ends the builder's work."""
+
+        def __init__(self):
+            import etils.epath
+
+            self.urls, self.manual_dir = [], etils.epath.Path(tmp_path)
+
+        def download(self, given):
+            values = given.values() if isinstance(given, dict) else given if isinstance(given, list) else [given]
+            self.urls += [value if isinstance(value, str) else value.url for value in values]
+            raise Recorded
+
+        download_and_extract = download
+
+    for name in ("NWPU-RESISC45/airplane", "train", "test", "sample"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
+        (tmp_path / name).touch()
+    known = {
+        **{name: (each.builder, each.config) for name, each in DATASETS.items()},
+        "imagenet-10pct": ("imagenet2012_subset", "10pct"),
+    }
+    assert set(archives.ARCHIVES) == set(known)
+    for name, (builder_name, config) in known.items():
+        builder = tfds.builder_cls(builder_name)(
+            data_dir=str(tmp_path / "tfds"), **({"config": config} if config else {})
+        )
+        if name in DATASETS:
+            assert str(builder.version) == DATASETS[name].version
+        recorder = Recorder()
+        with contextlib.suppress(Recorded):
+            list(builder._split_generators(recorder))
+        table = archives.ARCHIVES[name]
+        assert sorted(recorder.urls) == sorted(archive.url for archive in table), name
+        for archive in table:
+            registered = builder.url_infos[archive.url]
+            assert (archive.size, archive.sha256) == (int(registered.size), registered.checksum), archive.url
+            assert archive.name == registered.filename
+            assert archive.cached_name == get_dl_fname(archive.url, registered.checksum)
+    # protocol.md 1.4: automatic downloads sum to 85.8 GB.
+    total = sum(archive.size for name in DATASETS for archive in archives.ARCHIVES[name])
+    assert round(total / 1e9, 1) == 85.8
+    infos = tfds.builder_cls("imagenet2012").url_infos
+    assert sorted(file.size for file in archives.BY_HAND["imagenet"]) == sorted(
+        int(info.size) for info in infos.values()
+    )
+
+
+def test_every_dataset_has_sizes():
+    assert set(archives.RECORDS) == {*DATASETS, "imagenet"} and set(archives.EXTRACTED) <= set(DATASETS)
+    assert {name for name, each in DATASETS.items() if each.by_hand} | {"imagenet"} == set(archives.BY_HAND)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://www.a.org/x_data_of_000123/" + "long" * 30 + "-part.tar.gz",
+        "https://storage.googleapis.com/b/a.b/c d?e=f",
+        "http://h.s3-website.eu-central-1.amazonaws.com/00/n.tbz2",
+        "https://github.com/u/r/raw/x",
+    ],
+)
+def test_names_are_those_of_tfds(url):
+    resource = pytest.importorskip("tensorflow_datasets.core.download.resource")
+    checksum = hashlib.sha256(url.encode()).hexdigest()
+    assert archives.cached_name(url, checksum) == resource.get_dl_fname(url, checksum)
+
+
+# ---- downloads
+
+
+def test_a_download_lies_where_tfds_looks(setting, capsys):
+    setting.fetch()
+    assert setting.target.read_bytes() == DATA
+    info = json.loads(setting.target.with_name(setting.target.name + ".INFO").read_text())
+    archive = archives.ARCHIVES["cifar100"][0]
+    assert info["url_info"] == {"checksum": archive.sha256, "filename": archive.name, "size": archive.size}
+    assert info["original_fname"] == archive.name and info["urls"] == [archive.url]
+    left = {path.name for path in setting.target.parent.iterdir()} - {
+        setting.target.name,
+        f"{setting.target.name}.INFO",
+    }
+    assert left == {".lock", ".verified.json"}
+    setting.host.asked.clear()
+    setting.fetch()
+    assert setting.host.asked == []
+
+
+def test_tfds_takes_it_for_cached(setting):
+    pytest.importorskip("tensorflow_datasets")
+    from tensorflow_datasets.core.download import checksums, download_manager
+
+    setting.fetch()
+    archive = archives.ARCHIVES["cifar100"][0]
+    infos = {archive.url: checksums.UrlInfo(size=archive.size, checksum=archive.sha256, filename=archive.name)}
+    setting.host.asked.clear()
+    manager = download_manager.DownloadManager(
+        download_dir=setting.places["downloads"],
+        dataset_name="cifar100",
+        url_infos=infos,
+        manual_dir=setting.places["manual"],
+    )
+    assert str(manager.download(archive.url)) == str(setting.target) and setting.host.asked == []
+
+
+def test_what_was_verified_is_not_hashed_again_until_it_changes(setting, monkeypatch):
+    setting.fetch()
+    hashed = []
+    monkeypatch.setattr(
+        acquire, "sha256", lambda path: hashed.append(path) or hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    )
+    setting.fetch()
+    assert hashed == []
+    os.utime(setting.target, (1, 1))
+    setting.fetch()
+    assert hashed == [setting.target]
+    setting.target.write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"cifar100: .* is not the archive that is wanted .*remove it.*checksums"):
+        setting.fetch()
+    assert setting.target.exists()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("marks", [True, False])
+def test_a_broken_connection_is_resumed(setting, ranges, marks):
+    host = setting.host
+    host.ranges, host.marks = ranges, marks
+    host.faults["/cifar-100-binary.tar.gz"] = [0.5, 0.9]
+    setting.fetch()
+    assert setting.target.read_bytes() == DATA
+    asked = [wanted for _, wanted in host.asked]
+    assert asked[0] is None and all(re.fullmatch(r"bytes=[1-9]\d+-", each) for each in asked[1:]) and len(asked) == 3
+
+
+def test_a_server_that_recovers(setting):
+    setting.host.faults["/cifar-100-binary.tar.gz"] = [503, 429, 500]
+    setting.fetch()
+    assert setting.target.read_bytes() == DATA
+
+
+def test_a_dead_link_names_the_ways_on_and_a_mirror_helps(setting, host):
+    del host.files["/cifar-100-binary.tar.gz"]
+    with pytest.raises(RunError) as caught:
+        setting.fetch()
+    said = str(caught.value)
+    for part in (
+        "cifar100",
+        host.url("/cifar-100-binary.tar.gz"),
+        "HTTP 404",
+        str(setting.by_hand),
+        "prepare.tfds.mirrors",
+    ):
+        assert part in said
+    assert "released anew" not in said and not setting.target.exists()
+    host.files["/there/cifar-100-binary.tar.gz"] = DATA
+    setting.places["mirrors"] = {host.url("/"): host.url("/there/")}
+    setting.fetch()
+    assert setting.target.read_bytes() == DATA
+
+
+def test_mirrors_are_tried_in_order_and_the_original_last(setting, host, tmp_path):
+    prefix = host.url("/")
+    dead, wrong = host.url("/dead/"), host.url("/wrong/")
+    host.files["/wrong/cifar-100-binary.tar.gz"] = DATA[::-1]
+    setting.places["mirrors"] = {prefix: dead, prefix[:-1]: wrong[:-1], "http://elsewhere/": "http://nowhere/"}
+    setting.fetch()
+    assert [path.split("/")[1] for path, _ in host.asked] == ["dead", "wrong", "cifar-100-binary.tar.gz"]
+    assert setting.target.read_bytes() == DATA
+    setting.target.unlink()
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/cifar-100-binary.tar.gz").write_bytes(DATA)
+    setting.places["mirrors"] = {prefix: f"file://{tmp_path}/nas/"}
+    host.asked.clear()
+    setting.fetch()
+    assert setting.target.read_bytes() == DATA and host.asked == []
+
+
+def test_only_web_and_file_addresses(setting, host):
+    setting.places["mirrors"] = {host.url("/"): "ftp://example.org/"}
+    with pytest.raises(UserError, match="ftp://example.org/cifar.*http, https or file"):
+        setting.fetch()
+
+
+@pytest.mark.parametrize("served", [DATA[:-1], DATA + b"x", b"<html>moved</html>", DATA[::-1]])
+def test_a_changed_file_is_refused_and_leaves_nothing(setting, host, served):
+    host.files["/cifar-100-binary.tar.gz"] = served
+    with pytest.raises(RunError, match=r"another file .*checksums; then run again"):
+        setting.fetch()
+    assert not setting.target.exists() and not list(setting.target.parent.glob("*.part"))
+    # Another size is seen before the file is fetched.
+    assert len(host.asked) == 1
+    setting.registered(served)
+    setting.fetch()
+    assert setting.target.read_bytes() == served
+
+
+def test_a_file_that_changes_between_two_runs_starts_over(setting, host):
+    host.faults["/cifar-100-binary.tar.gz"] = [0.5, 404]
+    with pytest.raises(RunError):
+        setting.fetch()
+    assert next(setting.target.parent.glob("*.part")).stat().st_size == len(DATA) // 2
+    fresh = DATA[::-1]
+    host.files["/cifar-100-binary.tar.gz"] = fresh
+    setting.registered(fresh)
+    for marks in (True, False):
+        host.marks = marks
+        setting.fetch()
+        assert setting.target.read_bytes() == fresh
+        setting.target.rename(setting.target.with_suffix(".old"))
+        # Half of another file, without a mark: the digest tells, and it starts over.
+        setting.target.with_name(f"{setting.target.name}.part").write_bytes(DATA[: len(DATA) // 2])
+    setting.fetch()
+    assert setting.target.read_bytes() == fresh
+
+
+def test_kill_in_the_middle_and_resume(setting, host):
+    host.pause = 0.05
+    code = (
+        "import sys, json\nfrom vtabflow.prepare import acquire, archives\nfrom vtabflow.prepare.datasets import DATASETS\n"
+        "url, places = json.loads(sys.argv[1])\nold = archives.ARCHIVES['cifar100'][0]\n"
+        "archives.ARCHIVES['cifar100'] = (archives.Archive(url, old.name, old.size, old.sha256),)\n"
+        "acquire.fetch(DATASETS['cifar100'], places)"
+    )
+    argument = json.dumps([host.url("/cifar-100-binary.tar.gz"), setting.places])
+    # The name of the cache holds the address: it is the same in both processes.
+    running = subprocess.Popen([sys.executable, "-c", code, argument], stdout=subprocess.DEVNULL)
+    part = setting.target.with_name(f"{setting.target.name}.part")
+    deadline = time.monotonic() + 30
+    while not (part.exists() and part.stat().st_size > 1_000_000):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    size = part.stat().st_size
+    assert not setting.target.exists() and size < len(DATA)
+    host.pause = 0
+    setting.fetch()
+    assert setting.target.read_bytes() == DATA
+    assert host.asked[-1][1] == f"bytes={size}-"
+
+
+def _fetch(places, found):
+    acquire.fetch(CIFAR, places)
+    found.put(os.getpid())
+
+
+def test_two_processes_fetch_once(setting, host):
+    host.pause = 0.01
+    fork = multiprocessing.get_context("fork")
+    found = fork.Queue()
+    running = [fork.Process(target=_fetch, args=(setting.places, found)) for _ in range(2)]
+    for each in running:
+        each.start()
+    for each in running:
+        each.join(30)
+    assert [each.exitcode for each in running] == [0, 0]
+    assert setting.target.read_bytes() == DATA and len(host.asked) == 1
+
+
+# ---- files that a person brought
+
+
+@pytest.mark.parametrize("where", ["manual/cifar100", "manual", "downloads"])
+def test_a_file_placed_by_hand_is_taken(setting, tmp_path, where):
+    placed = tmp_path / where / "cifar-100-binary.tar.gz"
+    placed.parent.mkdir(parents=True, exist_ok=True)
+    placed.write_bytes(DATA)
+    setting.fetch()
+    assert setting.target.samefile(placed) and placed.exists() and setting.host.asked == []
+
+
+@pytest.mark.parametrize("content", [DATA[:1000], DATA[::-1]])
+def test_a_wrong_file_placed_by_hand_is_named_and_left(setting, content):
+    setting.by_hand.parent.mkdir(parents=True)
+    setting.by_hand.write_bytes(content)
+    with pytest.raises(
+        UserError, match=rf"cifar100: {setting.by_hand} is not the file .*{len(content):,} bytes.*checksums"
+    ):
+        setting.fetch()
+    assert setting.by_hand.read_bytes() == content and not setting.target.exists() and setting.host.asked == []
+
+
+def test_another_disk_gets_a_link(setting, monkeypatch):
+    setting.by_hand.parent.mkdir(parents=True)
+    setting.by_hand.write_bytes(DATA)
+
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    setting.fetch()
+    assert setting.target.is_symlink() and setting.target.read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{", '{"URL": {"sha256": "12"}}', '{"URL": 3}', '{"URL": {"sha256": "' + "0" * 64 + '", "size": "9"}}'],
+)
+def test_a_bad_checksums_file_is_named(setting, text):
+    Path(setting.places["checksums"]).write_text(text.replace("URL", setting.host.url("/cifar-100-binary.tar.gz")))
+    with pytest.raises(UserError, match=r"prepare\.tfds\.checksums"):
+        setting.fetch()
+    Path(setting.places["checksums"]).unlink()
+    with pytest.raises(UserError, match="there is no file"):
+        setting.fetch()
+
+
+def test_a_specs_digests_win_over_the_file(setting):
+    url = archives.ARCHIVES["cifar100"][0].url
+    found = acquire.wanted(CIFAR, setting.places, {url: "ab" * 32})[0]
+    assert (found.sha256, found.size) == ("ab" * 32, None)
+    filed = acquire.wanted(CIFAR, setting.places, {url: hashlib.sha256(DATA).hexdigest()})[0]
+    assert filed.size == len(DATA)
+    registered = acquire.wanted(CIFAR, {**setting.places, "checksums": None})[0]
+    assert (registered.sha256, registered.size) == (registered.archive.sha256, registered.archive.size)
+
+
+# ---- room
+
+
+def test_no_room_is_said_before_anything_is_fetched(setting, monkeypatch):
+    usage = acquire.shutil.disk_usage("/")
+    monkeypatch.setattr(acquire.shutil, "disk_usage", lambda _: usage._replace(free=len(DATA) // 2))
+    with pytest.raises(RunError, match=r"cifar100: the disk of .* has 1.5 MB free and .* are needed.*data plan"):
+        setting.fetch()
+    assert setting.host.asked == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a small file system can be mounted by root alone")
+def test_a_disk_that_fills_up(setting, tmp_path, monkeypatch):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        monkeypatch.setattr(acquire, "check_room", lambda _: [])
+        setting.places["downloads"] = str(small)
+        with pytest.raises(RunError, match=r"cannot write .*: No space left on device; free the disk"):
+            setting.fetch()
+        part = next((small / "cifar100").glob("*.part"))
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+        size = part.stat().st_size
+        setting.fetch()
+        assert setting.host.asked[-1][1] == f"bytes={size}-"
+        assert (small / "cifar100" / setting.target.name).read_bytes() == DATA
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
+
+
+# ---- what the project generated
+
+
+def test_only_what_was_noted_counts_as_generated(setting, tmp_path):
+    folder = tmp_path / "tfds/cifar100/3.0.2"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text("{}")
+    assert not acquire.is_generated(setting.places, CIFAR, folder)
+    acquire.generated(setting.places, CIFAR, folder)
+    assert acquire.is_generated(setting.places, CIFAR, folder)
+    (folder / "dataset_info.json").write_text('{"other": 1}')
+    assert not acquire.is_generated(setting.places, CIFAR, folder)
+
+
+# ---- what a person has to do
+
+
+@pytest.fixture
+def places(tmp_path):
+    return {name: str(tmp_path / name) for name in ("tfds", "downloads", "manual")}
+
+
+def lay(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+CLASSES = ["airplane", "airport", *(f"class_{i}" for i in range(43))]
+
+
+def test_automatic_datasets_ask_for_nothing(places):
+    assert [name for name in (*DATASETS, "imagenet") if by_hand.missing_by_hand(name, places)] == [
+        "resisc45",
+        "diabetic-retinopathy",
+        "imagenet",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            [],
+            r"download NWPU-RESISC45.rar .* from https://1drv.ms/.*manual/NWPU-RESISC45/airplane/airplane_001.jpg is there",
+        ),
+        (["NWPU-RESISC45.rar"], "NWPU-RESISC45.rar is there and not unpacked"),
+        (["resisc45/NWPU-RESISC45.rar"], "resisc45/NWPU-RESISC45.rar is there and not unpacked"),
+        (["airplane/airplane_001.jpg"], "the class folders lie in .*manual itself"),
+        (
+            ["resisc45/airplane/a.jpg"],
+            "the class folders lie in .*manual/resisc45: move or rename that folder to .*/NWPU-RESISC45",
+        ),
+        (["resisc45/NWPU-RESISC45/airplane/a.jpg"], "lie in .*manual/resisc45/NWPU-RESISC45: move"),
+        (
+            ["NWPU-RESISC45/NWPU-RESISC45/airplane/a.jpg"],
+            "nested: move what is in .*NWPU-RESISC45/NWPU-RESISC45 one level up",
+        ),
+        ([f"NWPU-RESISC45/{n}/{n}/a.jpg" for n in CLASSES], "doubled"),
+        ([f"NWPU-RESISC45/{n}/a.jpg" for n in CLASSES[1:]], "has 44 class folders and should have 45"),
+        ([f"NWPU-RESISC45/{n}/a.{'jpg' if i else 'png'}" for i, n in enumerate(CLASSES)], r"\(airplane has 0\)"),
+    ],
+)
+def test_resisc45_is_looked_at(places, files, said):
+    lay(Path(places["manual"]), *files)
+    found = by_hand.missing_by_hand("resisc45", places)
+    assert len(found) == 1 and re.search(said, found[0]) and found[0].startswith("resisc45: ")
+    with pytest.raises(UserError, match=said):
+        acquire.fetch(DATASETS["resisc45"], places)
+
+
+def test_resisc45_that_is_there(places):
+    lay(Path(places["manual"]), *(f"NWPU-RESISC45/{name}/a.jpg" for name in CLASSES))
+    assert by_hand.missing_by_hand(DATASETS["resisc45"], places) == []
+    assert "airplane has 1" in by_hand.missing_by_hand("resisc45", places, "official")[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], ["download train.zip, test.zip .*kaggle.com"]),
+        (["diabetic-retinopathy/trainLabels.csv"], ["the files lie in .*diabetic-retinopathy: move"]),
+        (
+            ["trainLabels.csv.zip", "train.zip.001", "train.zip.002", "test/1_left.jpeg", "sample/sample/1.jpeg"],
+            [
+                "trainLabels.csv.zip is there and not unpacked",
+                r"train.zip.001, train.zip.002 .*cat train.zip.\*",
+                "sample.* nested",
+            ],
+        ),
+        (["trainLabels.csv", "train/1_left.jpeg", "test/1.jpeg"], ["sample has no .jpeg file"]),
+        (
+            ["trainLabels.csv", "train/1_left.jpeg", "test/1.jpeg", "sample/1.jpeg"],
+            [r"2 images of .*trainLabels.csv .*\(2_left, 3_left\)"],
+        ),
+    ],
+)
+def test_retinopathy_is_looked_at(places, files, said):
+    root = Path(places["manual"])
+    lay(root, *files)
+    if (root / "trainLabels.csv").exists():
+        (root / "trainLabels.csv").write_text("image,level\n1_left,0\n2_left,1\n3_left,0\n")
+    found = by_hand.missing_by_hand("diabetic-retinopathy", places)
+    assert len(found) == len(said) and all(re.search(part, text) for part, text in zip(said, found, strict=True))
+    lay(
+        root,
+        *(f"{folder}/{name}.jpeg" for folder in ("train", "test", "sample") for name in ("1_left", "2_left", "3_left")),
+    )
+    (root / "trainLabels.csv").write_text("image,level\n1_left,0\n2_left,1\n3_left,0\n")
+    assert by_hand.missing_by_hand("diabetic-retinopathy", places) == []
+
+
+def test_imagenet_is_looked_at(places):
+    root = Path(places["manual"])
+    lay(root, "imagenet/ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+    assert "move" in by_hand.missing_by_hand("imagenet", places)[0]
+    lay(root, "ILSVRC2012_img_train.tar")
+    assert by_hand.missing_by_hand("imagenet", places) == []
+    found = by_hand.missing_by_hand("imagenet", places, "official")
+    assert "0 bytes and should have 147,897,477,120" in found[0] and "6,744,924,160" in found[1]
+    assert by_hand.missing_by_hand("imagenet", {**places, "manual": "nowhere", "tree": "some/tree"}) == []
+    lay(Path(places["tfds"]), "imagenet2012/5.1.0/dataset_info.json")
+    assert by_hand.missing_by_hand("imagenet", {**places, "manual": "nowhere"}) == []

@@ -1,0 +1,157 @@
+"""Pre-training on a packed store: the same batches as from arrays, the step from spec to card, and being interrupted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vtabflow import catalogue
+from vtabflow.errors import UserError
+from vtabflow.files import read_json, sha256
+from vtabflow.networks import table
+from vtabflow.prepare import imagenet, packed, store
+from vtabflow.pretrain import loop, step
+from vtabflow.pretrain.probe import probe
+from vtabflow.pretrain.upstream import Upstream
+
+SIZE, CLASSES, EACH = 32, 4, 90
+CPU = torch.device("cpu")
+
+
+def store_spec(root, name, source, image, **more):
+    return {
+        "step": "prepare",
+        "key": "0",
+        "dataset": "imagenet",
+        "folder": str(root / name),
+        "receipt": str(root / f"{name}.json"),
+        "manifest": str(root / f"{name}.manifest.json"),
+        "source": source,
+        "settings": {"from": "tree", "version": "5.1.0", "counts": "any"},
+        "image": image,
+        "rows": "all",
+        "tasks": ["imagenet"],
+        "classes": {"imagenet": CLASSES},
+        "identity": {},
+        "code": "",
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """The packed store of a tree of pictures of many sizes, and its images as an array, resized once."""
+    root = tmp_path_factory.mktemp("packed")
+    rng = np.random.default_rng(0)
+    for k in range(CLASSES):
+        folder = root / f"tree/train/n0000000{k}"
+        folder.mkdir(parents=True)
+        for i in range(EACH):
+            height, width = rng.integers(30, 70, 2)
+            pixels = rng.integers(0, 120, (height, width, 3), dtype=np.uint8)
+            y, x = divmod(k, 2)
+            pixels[y * height // 2 :][: height // 3, x * width // 2 :][:, : width // 3] += 120
+            Image.fromarray(pixels).save(folder / f"n0000000{k}_{i}.JPEG", quality=90)
+    spec = store_spec(root, "packed", "imagenet", {"form": "packed", "side": None, "quality": None})
+    imagenet.make({**spec, "places": {"tree": str(root / "tree")}})
+    made = store.open_store(root / "packed")
+    store.write(
+        store_spec(root, "arrays", "folder", {"size": SIZE, "resize": "legacy"}),
+        {split: packed.open_images(made, split, SIZE)[:] for split in store.SPLITS},
+        {"imagenet": {split: made.labels("imagenet", split) for split in store.SPLITS}},
+        {split: made.ids(split) for split in store.SPLITS},
+        {"imagenet": CLASSES},
+    )
+    return made, store.open_store(root / "arrays")
+
+
+@pytest.fixture
+def packed_spec(stores, make_spec, tmp_path):
+    """make_spec on the packed store; the subset is a list of file names, as S4L's."""
+    made, _ = stores
+    path = tmp_path / "subset.txt"
+    path.write_text("".join(f"{name}\n" for name in sorted(made.ids("train"))[::4]))
+
+    def make(method, **settings):
+        spec = make_spec(method, **settings)
+        subset = {"file": str(path), "sha256": sha256(path)} if spec["upstream"]["subset"] else None
+        upstream = {"dataset": "imagenet", "folder": str(made.folder), "task": "imagenet", "classes": CLASSES}
+        return {**spec, "upstream": {**upstream, "size": SIZE, "subset": subset}}
+
+    return make
+
+
+def test_batches_are_those_of_an_array_of_the_same_pictures(stores):
+    made, arrays = stores
+    spec = {"dataset": "imagenet", "folder": "x", "task": "imagenet", "subset": {"fraction": 0.2, "seed": 0}}
+    streams = {"unlabelled": "images", "labelled": "subset"}
+    one = Upstream(made, {**spec, "size": SIZE}, streams, 24, 0, CPU)
+    other = Upstream(arrays, spec, streams, 24, 0, CPU)
+    for t in (0, 1, 2, 40, 3):
+        first, second = one.draw(t), other.draw(t)
+        assert first["unlabelled"][1] is None and torch.equal(first["labelled"][1], second["labelled"][1])
+        assert all(torch.equal(first[name][0], second[name][0]) for name in streams)
+    assert one.members == other.members and one.resident is None
+    assert one.used == ["train.array_record", "labels/imagenet.train.npy"]
+    one.close(), other.close()
+    with pytest.raises(UserError, match="say at which size"):
+        Upstream(made, spec, streams, 24, 0, CPU)
+
+
+@pytest.mark.parametrize("method", ["sup-10", "semi-rotation-10", "uncond-biggan"])
+def test_a_trained_encoder(stores, packed_spec, method):
+    made, _ = stores
+    spec = packed_spec(method)
+    step.run(spec)
+    card = read_json(Path(spec["folder"]) / "card.json")
+    assert card["status"] == "ok" and card["probe"]["n_train"] + card["probe"]["n_test"] == CLASSES * EACH
+    used = card["upstream"]["sha256"]
+    assert used["train.array_record"] == made.manifest["sha256"]["train.array_record"] and "train.npy" not in used
+    if spec["upstream"]["subset"]:
+        listed = Path(spec["upstream"]["subset"]["file"]).read_text().splitlines()
+        kept = (Path(spec["folder"]) / "subset.txt").read_text().splitlines()
+        assert sorted(kept) == listed and card["upstream"]["subset"]["images"] == len(listed) == 87
+
+
+def test_the_probe_is_that_of_the_same_pictures_in_an_array(stores):
+    made, arrays = stores
+    trunk = table.build("resnet-small", 0)
+    found = probe(trunk, made, "imagenet", SIZE, CPU)
+    assert found == probe(trunk, arrays, "imagenet", SIZE, CPU) and found["n_test"] == CLASSES * EACH * 40 // 1024 + 1
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["sup-10", "semi-rotation-10"])
+def test_interrupted_and_whole_runs_end_with_the_same_bits(stores, packed_spec, tmp_path, monkeypatch, method):
+    monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
+    spec = packed_spec(method, steps=8)
+    kind = catalogue.load(method)
+
+    def trained(folder, stop_at=None):
+        up = Upstream(stores[0], spec["upstream"], kind.streams, spec["settings"]["batch"], 0, CPU)
+        network = kind(table.build(spec["network"], 0), spec["image_size"], up.classes, spec["settings"], 0)
+        draw = up.draw
+
+        def counted(t):
+            if t == stop_at:
+                raise Interrupted
+            return draw(t)
+
+        up.draw = counted
+        try:
+            return network, loop.train(network, up, spec["settings"], 0, "k", folder)
+        finally:
+            up.close()
+
+    whole, _ = trained(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "torn", stop_at=5)
+    torn, outcome = trained(tmp_path / "torn")
+    assert outcome.resumed == 1 and outcome.steps == 8
+    want, have = whole.state_dict(), torn.state_dict()
+    assert [key for key in want if not torch.equal(want[key], have[key])] == []
