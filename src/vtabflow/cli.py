@@ -62,11 +62,17 @@ def parser() -> argparse.ArgumentParser:
             )
         else:
             command.add_argument("params", nargs="?", default="params.yaml")
-    data = commands.add_parser("data", help="plan: what has to be fetched or brought | audit: stores against manifests")
-    data.add_argument("action", choices=["plan", "audit"])
-    data.add_argument("params", nargs="?", default="params.yaml")
-    data.add_argument("--clean", action="store_true", help="plan: say which archives and records are not needed any more")
-    data.add_argument("--yes", action="store_true", help="with --clean: really remove them")
+    text = "what has to be fetched or brought for a study, and the stores it has made"
+    data = commands.add_parser("data", help=text, description=text).add_subparsers(dest="action", required=True)
+    text = "what is to be fetched or brought, the room it takes, and whether the disk has it"
+    command = data.add_parser("plan", help=text, description=text)
+    command.add_argument("params", nargs="?", default="params.yaml")
+    command.add_argument("--clean", action="store_true", help="say which archives and records are not needed any more")
+    command.add_argument("--yes", action="store_true", help="with --clean: really remove them")
+    text = "hold every store against its manifest and VTAB's counts, and look for lossy copies"
+    command = data.add_parser("audit", help=text, description=text)
+    command.add_argument("params", nargs="?", default="params.yaml")
+    command.add_argument("--all", action="store_true", help="every store there is, whichever study it is of")
     commands.add_parser("methods", help="the methods, their families and what they learn from")
     code = commands.add_parser("code", help="code.lock: say, accept or bump what has changed in the code")
     code.add_argument("action", choices=["status", "accept", "bump"], help="accept: same results; bump: new results")
@@ -212,17 +218,19 @@ def _methods() -> None:
 
 
 def _data(arguments: argparse.Namespace) -> int:
+    from vtabflow.prepare import audit, data_plan
+
+    if arguments.action == "audit" and arguments.all:
+        return audit.audit(audit.every_store())
     from vtabflow.keys import plan
     from vtabflow.study import load
 
     made = plan(load(arguments.params))
-    if arguments.action == "audit":
-        from vtabflow.prepare import audit
-
-        return audit.audit(list(made.stores.values()))
-    from vtabflow.prepare import data_plan
-
     stores = list(made.stores.values())
+    for name, reason in made.left_out.items():
+        print(f"left out: {name}: {reason}")
+    if arguments.action == "audit":
+        return audit.audit(stores)
     return data_plan.clean(stores, really=arguments.yes) if arguments.clean else data_plan.show(stores)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from vtabflow.code import CodeLock
 from vtabflow.errors import UserError
 from vtabflow.files import digest, read_json
-from vtabflow.prepare.acquire import missing_by_hand
 from vtabflow.prepare.archives import ARCHIVES
+from vtabflow.prepare.by_hand import missing_by_hand
 from vtabflow.prepare.fingerprint import identity as folder_identity
 from vtabflow.prepare.fingerprint import scan
 from vtabflow.prepare.tasks import IMAGENET, UPSTREAM_STANDIN, VTAB, Task, renderers
@@ -104,7 +104,9 @@ class Stores:
         # The tars, a TFDS folder and a tree give the same store; a cut of the set is known by its files.
         classes, cut = IMAGENET_CLASSES, None
         if given.tree and counts == "any":
-            found = folder_identity(self.root / given.tree, self.root / FINGERPRINTS)
+            tree = self.root / given.tree
+            train = tree / "train" if (tree / "train").is_dir() else tree  # ImageNet's val/ has no classes
+            found = folder_identity(train, self.root / FINGERPRINTS)
             classes, cut = found["classes"], [found["images"], found["labels"]]
         how = {"source": "imagenet", "version": IMAGENET_VERSION, "cut": cut}
         images, labels = digest([how, image, code]), digest([how, "labels", code])
@@ -133,11 +135,17 @@ class Stores:
         path = self.root / given
         try:
             known = read_json(path)
+            if not isinstance(known, dict):
+                raise TypeError(f"it holds a {type(known).__name__}")
             return {archive.url: known[archive.url]["sha256"] for archive in ARCHIVES[dataset] if archive.url in known}
         except FileNotFoundError as error:
-            raise UserError(f"prepare.tfds.checksums: there is no file {given}; leave the key out, or write it") from error
+            raise UserError(
+                f"prepare.tfds.checksums: there is no file {given}; leave the key out, or write it"
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{given} should hold {{address: {{"sha256": ..., "size": ...}}}} as JSON ({error})') from error
+            raise UserError(
+                f'{given} should hold {{address: {{"sha256": ..., "size": ...}}}} as JSON ({error})'
+            ) from error
 
     def _store(
         self,
@@ -190,7 +198,7 @@ class Stores:
         if store["source"] not in ("tfds", "imagenet") or (self.root / store["folder"] / "manifest.json").exists():
             return []
         places = {name: self._below(place) for name, place in store["places"].items()}
-        return missing_by_hand(store["dataset"], places)
+        return missing_by_hand(store["dataset"], places, store["settings"]["counts"])
 
     def _below(self, place: Any) -> Any:
         return str(self.root / place) if isinstance(place, str) else place

@@ -11,7 +11,8 @@ from vtabflow.errors import UserError
 from vtabflow.networks.table import NETWORKS
 from vtabflow.prepare.datasets import DATASETS
 from vtabflow.prepare.tasks import IMAGENET, UPSTREAM_STANDIN, VTAB_IDS, Task, standins, vtab
-from vtabflow.settings import Finetune, Group, Id, Prepare, Pretrain, Report, Run, Seed, nearest
+from vtabflow.settings import Finetune, Folder, Group, Id, Prepare, Pretrain, Report, Run, Seed, nearest
+
 
 class Study(Group):
     """Methods x tasks x budgets x seeds, and all their settings."""
@@ -224,12 +225,12 @@ def _sentence(error: ValidationError) -> str:
 
 def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
     """The keys that the schema has at a place such as ("finetune",) or ("prepare", "folders", "cats")."""
-    model: type[BaseModel] = Study
+    model: type[Group] = Study
     for part in loc:
         if model is Prepare and part == "folders":
             model = Folder
         elif isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            if isinstance(annotation, type) and issubclass(annotation, Group):
                 model = annotation
     return list(model.model_fields)

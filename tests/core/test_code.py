@@ -79,6 +79,7 @@ def test_a_step_changes_what_it_makes(package):
     assert changed_by(package, in_file("finetune/sweep.py")) == {"finetune"}
     assert changed_by(package, in_file("prepare/procedural/clevr.py")) == {"prepare/procedural/clevr"}
     assert changed_by(package, in_file("prepare/folder.py")) == {"prepare/folder"}
+    assert changed_by(package, in_file("prepare/labels.py")) == {"prepare/tfds", "prepare/imagenet"}
     assert changed_by(package, in_file("report/page.html.j2")) == {"report"}
     convolutions = changed_by(package, in_file("networks/resnetv2.py"))
     assert {"networks/resnetv2", "methods/vae"} <= convolutions, "the VAE's decoder is made of the same layers"

@@ -15,14 +15,18 @@ def project(root) -> dict:
     return tomllib.loads((root / "pyproject.toml").read_text())["project"]
 
 
-@pytest.fixture
-def locked(root) -> dict[str, list[Requirement]]:
+def read_lock(path) -> dict[str, list[Requirement]]:
     found: dict[str, list[Requirement]] = {}
-    for line in (root / "requirements.lock").read_text().splitlines():
+    for line in path.read_text().splitlines():
         if line and line[0] not in " #":
             requirement = Requirement(line.rstrip(" \\"))
             found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
     return found
+
+
+@pytest.fixture
+def locked(root) -> dict[str, list[Requirement]]:
+    return read_lock(root / "requirements.lock")
 
 
 def versions(requirements: list[Requirement]) -> set[str]:
@@ -40,8 +44,21 @@ def test_the_lock_fulfils_what_the_project_declares(project, locked):
             assert Version(version) in wanted.specifier, line
 
 
-def test_every_locked_version_has_hashes_and_no_address_is_named(root):
-    text = (root / "requirements.lock").read_text()
+def test_the_lock_of_tfds_is_the_lock_and_more(root, project, locked):
+    """`make tfds` adds packages to the environment and changes none that is there."""
+    more = read_lock(root / "requirements-tfds.lock")
+    for line in [*project["dependencies"], *project["optional-dependencies"]["tfds"]]:
+        wanted = Requirement(line)
+        for version in versions(more[canonicalize_name(wanted.name)]):
+            assert Version(version) in wanted.specifier, line
+    shared = locked.keys() & more.keys()
+    assert "torch" in shared and "tensorflow-cpu" not in locked
+    assert [name for name in shared if versions(locked[name]) != versions(more[name])] == []
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-tfds.lock"])
+def test_every_locked_version_has_hashes_and_no_address_is_named(root, name):
+    text = (root / name).read_text()
     entries = re.split(r"\n(?=\S)", text.strip())
     assert len(entries) > 100 and all("--hash=sha256:" in entry for entry in entries if not entry.startswith("#"))
     assert "://" not in text and "index-url" not in text

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torchvision  # noqa: F401  (before TensorFlow: both bring an LLVM, and loading the second by way of torchvision ends the process)
 from PIL import Image
 
 from miniatures import imagenet2012 as miniature
@@ -20,9 +18,9 @@ from miniatures.pictures import decoded, drawn, encoded, jpeg
 from miniatures.place import Places, hash_order
 from vtabflow.errors import RunError, UserError
 from vtabflow.files import read_json
-from vtabflow.prepare import folder, imagenet, packed
-from vtabflow.prepare.resize import resize
+from vtabflow.prepare import imagenet, packed
 from vtabflow.prepare.store import open_store
+from vtabflow.pretrain import packed as drawn_from
 
 CLASSES = len(miniature.WNIDS)
 
@@ -50,7 +48,7 @@ def spec(root, name, places=None, tree=None, classes=CLASSES, counts="any", side
 
 
 def records(store, split):
-    images = packed.open_images(store, split, 8)
+    images = drawn_from.open_images(store, split, 8)
     return [images.record(row) for row in range(len(images))]
 
 
@@ -118,7 +116,7 @@ def test_order_hold_out_labels_and_bytes(mini):
     found = records(store, "train") + records(store, "val")
     for example, data in zip(ordered, found, strict=True):
         assert (data == files[example.id]) == (example.tolerance == 0.0)
-        difference = np.abs(packed.decode(data).astype(int) - example.pixels)
+        difference = np.abs(drawn_from.decode(data).astype(int) - example.pixels)
         assert difference.mean() <= example.tolerance, example.id
 
 
@@ -139,7 +137,6 @@ def test_the_literals_are_those_of_the_builder():
     assert set(builder.CMYK_IMAGES) == imagenet.CMYK and set(builder.PNG_IMAGES) == imagenet.PNG
     versions = [str(builder.Builder.VERSION), *map(str, builder.Builder.SUPPORTED_VERSIONS)]
     assert versions == [imagenet.DATASET.version, *imagenet.DATASET.readable]
-    assert packed.HALF == folder.HALF
 
 
 def test_odd_files_are_decoded_as_tensorflow_decodes_them():
@@ -152,12 +149,12 @@ def test_odd_files_are_decoded_as_tensorflow_decodes_them():
     for data, kind in ((jpeg(four[:, :, :3]), "rgb"), (jpeg(four[:, :, :1]), "grey"), (cmyk, "cmyk")):
         assert packed.look(data) == kind
         want = tf.image.decode_jpeg(data, channels=3 if kind != "cmyk" else 0, dct_method="INTEGER_ACCURATE").numpy()
-        assert np.abs(packed.decode(data).astype(int) - want).max() <= (kind == "cmyk")
-        assert packed.components(data) == {"rgb": 3, "grey": 1, "cmyk": 4}[kind]
+        assert np.abs(drawn_from.decode(data).astype(int) - want).max() <= (kind == "cmyk")
+        assert drawn_from.components(data) == {"rgb": 3, "grey": 1, "cmyk": 4}[kind]
     deep = encoded(Image.fromarray(four[:, :, 0].astype(np.uint16) * 256 + 255))
     for data in (encoded(four[:, :, :3]), encoded(four), encoded(four[:, :, :1]), deep):
-        assert packed.look(data) == "png" and packed.components(data) == 0
-        assert np.array_equal(packed.decode(data), decoded(data))
+        assert packed.look(data) == "png" and drawn_from.components(data) == 0
+        assert np.array_equal(drawn_from.decode(data), decoded(data))
 
 
 def test_a_listed_cmyk_file_needs_tfds_and_says_so(mini, tmp_path, monkeypatch):
@@ -222,61 +219,27 @@ def test_shortening_keeps_the_aspect_and_what_is_small(tmp_path, small):
         assert (data == path.read_bytes()) == (name not in ("n00000001_90.JPEG", "n00000002_91.JPEG"))
     # Independent: the mean of the pixels under each new one, for an exact half.
     half = wide.reshape(60, 2, 100, 2, 3).mean((1, 3))
-    assert np.abs(packed.decode(found["n00000001_90.JPEG"]) - half).mean() < 3
-    assert packed.decode(found["n00000002_91.JPEG"]).shape == (100, 25, 3)
+    assert np.abs(drawn_from.decode(found["n00000001_90.JPEG"]) - half).mean() < 3
+    assert drawn_from.decode(found["n00000002_91.JPEG"]).shape == (100, 25, 3)
     assert packed.look(found["n00000002_91.JPEG"]) == "grey"
-
-
-def test_rows_are_the_same_bits_however_they_are_asked_for(mini):
-    """Against a resize of each image alone; by number, slice, mask and list; one and three threads; all sizes at once."""
-    store = open_store(mini[0] / "tree-store")
-    data = records(store, "train")
-
-    def alone(row, size):
-        whole = torch.from_numpy(packed.decode(data[row]))[None]
-        return np.floor(resize(whole, size, "legacy")[0].numpy() + folder.HALF).clip(0, 255).astype(np.uint8)
-
-    for size in (32, 75):
-        images = packed.open_images(store, "train", size)
-        assert images.shape == (96, size, size, 3) and images.nbytes == 96 * size * size * 3 and len(images) == 96
-        rows = np.array([95, 0, 17, 17, 3])
-        want = np.stack([alone(row, size) for row in rows])
-        assert np.array_equal(images[rows], want) and np.array_equal(images[17], want[2])
-        assert np.array_equal(images[-1], want[0]) and np.array_equal(images[:4][3], want[4])
-        assert np.array_equal(images[np.arange(96) == 17][0], want[2])
-        assert torch.equal(images.on(rows, torch.device("cpu")), torch.from_numpy(want))
-        planes = [torch.from_numpy(packed.decode(data[row])).permute(2, 0, 1).contiguous() for row in rows]
-        assert np.array_equal(packed.fitted_together(planes, size).numpy(), want)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert np.array_equal(packed.open_images(store, "train", 75)[rows], want)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(threads)
-    with pytest.raises(IndexError):
-        images[96]
-    assert len(packed.open_images(store, "test", 8)) == 0
-    with pytest.raises(UserError, match="say at which size"):
-        packed.open_images(store, "train", None)
 
 
 def test_damage_is_noticed(mini, tmp_path):
     shutil.copytree(mini[0] / "tree-store", tmp_path / "store")
-    images = packed.open_images(open_store(tmp_path / "store"), "train", 8)
+    images = drawn_from.open_images(open_store(tmp_path / "store"), "train", 8)
     path = tmp_path / "store/train.array_record"
     data = bytearray(path.read_bytes())
     place = data.index(images.record(5))
     data[place + 300] ^= 255
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"train\.array_record is not what the manifest says"):
-        packed.open_images(open_store(tmp_path / "store"), "train", 8)
+        drawn_from.open_images(open_store(tmp_path / "store"), "train", 8)
     with pytest.raises(RunError, match="row 5 cannot be read"):
-        packed.Images(path, 96, 8).record(5)
+        drawn_from.Images(path, 96, 8).record(5)
     for spoiled in (b"x" * 200_000, bytes(data[:100_000])):
         path.write_bytes(spoiled)
         with pytest.raises(UserError, match="does not hold 96 records"):
-            packed.Images(path, 96, 8)
+            drawn_from.Images(path, 96, 8)
 
 
 def empty_class(tree):
@@ -344,11 +307,12 @@ def test_interrupted_packing_leaves_nothing_and_the_next_goes_well(tmp_path, sma
 ALONE = """
 import json, resource, sys
 import torchvision
-from vtabflow.prepare import imagenet, packed, store
+from vtabflow.prepare import imagenet, store
+from vtabflow.pretrain import packed as drawn_from
 spec = json.loads(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 imagenet.make(spec)
-images = packed.open_images(store.open_store(spec["folder"]), "train", 64)
+images = drawn_from.open_images(store.open_store(spec["folder"]), "train", 64)
 images[:64]
 assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"], "TensorFlow was imported"
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -403,7 +367,11 @@ def test_the_ten_percent_builder_and_a_list_give_the_same_images(mini):
     path = root / "names.txt"
     path.write_text("".join(f"{name}\n" for name in names))
     rows = listed(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), store.ids("train"))
-    images, labels, ids = packed.open_images(store, "train", 8), store.labels("imagenet", "train"), store.ids("train")
+    images, labels, ids = (
+        drawn_from.open_images(store, "train", 8),
+        store.labels("imagenet", "train"),
+        store.ids("train"),
+    )
     assert {ids[row] for row in rows} == set(theirs) == set(names)
     wnids = Path(tfds.core.tfds_path("datasets/imagenet2012/labels.txt")).read_text().split()
     for row in rows:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vtabflow.prepare.datasets import DATASETS
-from vtabflow.prepare.labels import FEATURES, RULES
+from vtabflow.prepare.labels import FEATURES, RULES, last_below
 from vtabflow.prepare.tasks import VTAB, VTAB_IDS
 
 
@@ -68,6 +68,9 @@ def test_comparison_is_in_float32():
     above = 8.5 + 1e-8
     assert above > 8.5 and np.float32(above) == np.float32(8.5)
     assert RULES["clevr-distance"]({"objects": {"pixel_coords": np.array([[0, 0, above]], np.float64)}}) == 1
+    assert last_below((0.0, 8.5), above) == 0
+    # Nor is a threshold that 32 bits cannot hold kept at 64: 0.1 is a little more as a float32.
+    assert last_below((0.1,), np.float32(0.1)) == -1
     far = 20 + 1e-7
     assert far > 20 and np.float32(far) == 20
     objects = {"type": np.array([0]), "location": np.array([[0, 0, far]], np.float64)}

@@ -3,24 +3,25 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow_datasets", reason="the extra `tfds` is not installed")
 
+from tfds_folders import spec_for, textures, write_folder
+
 from miniatures import cifar100
 from miniatures.pictures import decoded, drawn, jpeg
 from miniatures.place import Places, hash_order
-from tfds_folders import spec_for, textures, write_folder
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare import records, step, store, tfds
+from vtabflow.prepare import generation, records, step, store
 from vtabflow.prepare.datasets import DATASETS
 from vtabflow.prepare.splits import expressions
 
@@ -94,8 +95,9 @@ def test_a_stretch_is_read_in_order_across_shards(written, form, ends):
     assert found == [key for key, _ in in_order("train", examples["train"])[slice(*ends)]]
 
 
-def test_1k_is_the_prefix_of_the_whole(tmp_path):
+def test_1k_is_the_prefix_of_the_whole(tmp_path, monkeypatch):
     places = Places.under(tmp_path)
+    monkeypatch.setattr(generation, "SHUFFLE_BYTES", 1 << 16)  # TFDS sorts on the disk, as it does large sets
     truth = cifar100.make(places)
     for rows in ("1k", "all"):
         step.run(spec_for("cifar100", places, tmp_path / rows, rows))
@@ -120,7 +122,9 @@ def test_1k_is_the_prefix_of_the_whole(tmp_path):
 def test_sprites_are_stretched_and_their_ids_are_the_integer_keys(tmp_path):
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 2, (60, 64, 64, 1), np.uint8)
-    values = dict.fromkeys((f"value_{name}" for name in "shape scale orientation x_position y_position".split()), 0.0)
+    values = dict.fromkeys(
+        (f"value_{name}" for name in ("shape", "scale", "orientation", "x_position", "y_position")), 0.0
+    )
     examples = [
         (i, {"image": pictures[i], "label_shape": 0, "label_scale": 0, "label_orientation": i % 40}
             | {"label_x_position": i % 32, "label_y_position": 0} | values)
@@ -194,7 +198,7 @@ def test_a_damaged_shard_is_named_and_a_whole_one_cures(written, tmp_path, form,
 
 
 def test_counts_and_classes_are_held_against_vtabs(written, tmp_path, monkeypatch):
-    examples, places = written
+    _, places = written
     spec = spec_for("dtd", places["array_record"], tmp_path)
     spec["settings"]["counts"] = "official"
     with pytest.raises(UserError, match=r"dtd: split train at .* has 120 examples and VTAB's has 1,880.*counts: any"):
@@ -289,30 +293,6 @@ def test_a_cut_archive_is_a_sentence_and_leaves_nothing(tmp_path):
     assert store.open_store(tmp_path / "store").manifest["counts"]["train"] == 1800
 
 
-@pytest.mark.parametrize(
-    ("error", "kind", "words"),
-    [
-        (OSError(28, "No space left on device"), RunError, "no space below .*free some"),
-        (OSError("Not enough disk space. Needed: 39 GiB"), RunError, "no space below"),
-        (
-            FileNotFoundError(2, "No such file", "train/1.jpeg"),
-            UserError,
-            "a file is missing below .*by hand.*train/1.jpeg",
-        ),
-        (PermissionError(13, "Permission denied", "x"), RunError, "Permission denied.*mend the permission"),
-        (ValueError("Invalid magic value for data type!"), RunError, r"\(Invalid magic value for data type!\): check"),
-    ],
-)
-def test_what_tfds_raises_is_told_in_a_sentence(tmp_path, error, kind, words):
-    dataset, places = DATASETS["sun397"], Places.under(tmp_path).spec()
-    wrapped = RuntimeError("Failed to encode example:\n{...}\n")
-    wrapped.__cause__ = error
-    for given in (error, wrapped):
-        told = tfds.explained(dataset, places, given)
-        assert isinstance(told, kind) and re.search(f"^dataset sun397: .*{words}", str(told)), told
-        assert "\n" not in str(told)
-
-
 KILLED = """
 import json, sys
 from vtabflow.prepare import step
@@ -340,21 +320,28 @@ def test_killed_in_the_middle_it_leaves_nothing_half_written(tmp_path, sign):
 
 
 HUNGRY = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
-from vtabflow.prepare import records, step
+from vtabflow.prepare import generation, records, step
 from vtabflow.prepare.datasets import DATASETS
+
+def peak():
+    # Not getrusage, whose maximum begins with that of the process that started this one.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
 spec = json.load(open(sys.argv[1]))
 opened = records.Records(Path(spec["places"]["tfds"], "dmlab", "2.0.1"), DATASETS["dmlab"])
 opened.decode(opened.parser()(next(opened.raw("test", 0, 1)))["image"])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 step.run(spec)
-print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(before, peak())
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say a process's memory")
 def test_memory_does_not_grow_with_the_dataset(tmp_path):
-    """A store of 450 MB, from 3,000 JPEGs of 360x480: its pages are let go as they are written."""
+    """A store of 360 MB, from 2,400 JPEGs of 360x480: its pages are let go as they are written."""
     pictures = [jpeg(drawn(np.random.default_rng(i), 360, 480)) for i in range(8)]
 
     def examples(split, count):
@@ -363,7 +350,7 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path):
         ]
 
     places = Places.under(tmp_path)
-    counts = {"train": 3000, "validation": 4, "test": 4}
+    counts = {"train": 2400, "validation": 4, "test": 4}
     write_folder(places.tfds, "dmlab", {split: examples(split, count) for split, count in counts.items()})
     (tmp_path / "spec.json").write_text(json.dumps(spec_for("dmlab", places, tmp_path, size=224)))
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
@@ -377,7 +364,7 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path):
     assert run.returncode == 0, run.stderr
     before, peak = (int(word) * 1024 for word in run.stdout.splitlines()[-1].split())
     size = (tmp_path / "store/train.npy").stat().st_size
-    assert size > 450e6 and peak - before < 330e6 and peak < 2e9, (before, peak)
+    assert size > 360e6 and peak - before < 300e6 and peak < 2e9, (before, peak)
 
 
 def test_progress_says_rate_and_time_left(capsys, monkeypatch):

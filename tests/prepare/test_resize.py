@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtabflow.errors import UserError
-from vtabflow.prepare.folder import HALF
 from vtabflow.prepare.resize import resize
+from vtabflow.prepare.store import HALF
 
 F = np.float32
 

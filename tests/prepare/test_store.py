@@ -204,7 +204,7 @@ def test_a_manifest_that_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["arrays"].update(val=c["arrays"]["val"].astype(np.float32)), "float32"),
+        (lambda c: c["arrays"].update(val=c["arrays"]["val"].astype(np.float64)), "float64"),
         (lambda c: c["arrays"].update(val=c["arrays"]["val"][..., :2]), "shape"),
         (lambda c: c["ids"]["val"].pop(), "5 images and 4"),
         (lambda c: c["ids"]["val"].__setitem__(0, c["ids"]["val"][1]), "4 different ids"),

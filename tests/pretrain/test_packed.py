@@ -11,12 +11,15 @@ from vtabflow import catalogue
 from vtabflow.errors import UserError
 from vtabflow.files import read_json, sha256
 from vtabflow.networks import table
-from vtabflow.prepare import imagenet, packed, store
-from vtabflow.pretrain import loop, step
+from vtabflow.prepare import imagenet, store
+from vtabflow.prepare.resize import resize
+from vtabflow.prepare.store import HALF
+from vtabflow.pretrain import loop, packed, step
 from vtabflow.pretrain.probe import probe
 from vtabflow.pretrain.upstream import Upstream
 
 SIZE, CLASSES, EACH = 32, 4, 90
+COUNT = CLASSES * EACH * 984 // 1024  # of train
 CPU = torch.device("cpu")
 
 
@@ -120,6 +123,60 @@ def test_the_probe_is_that_of_the_same_pictures_in_an_array(stores):
     trunk = table.build("resnet-small", 0)
     found = probe(trunk, made, "imagenet", SIZE, CPU)
     assert found == probe(trunk, arrays, "imagenet", SIZE, CPU) and found["n_test"] == CLASSES * EACH * 40 // 1024 + 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_draws_a_row_alone_as_among_others_and_near_the_cpu(stores, monkeypatch):
+    images, gpu = packed.open_images(stores[0], "train", SIZE), torch.device("cuda")
+    rows = np.arange(200)
+    together = images.on(rows, gpu)
+    for row in (0, 127, 199):
+        assert torch.equal(images.on(np.array([row]), gpu)[0], together[row])
+    assert np.abs(together.cpu().numpy().astype(int) - images[rows]).mean() < 8  # noise has colours in every pixel
+    monkeypatch.setattr(packed, "decodes", lambda device: False)
+    assert np.array_equal(images.on(rows, gpu).cpu().numpy(), images[rows])
+
+
+def test_rows_are_the_same_bits_however_they_are_asked_for(stores, monkeypatch):
+    """Against a resize of each image alone; by number, slice, mask and list; one and three threads; all sizes at once."""
+    made = stores[0]
+
+    whole_file = packed.open_images(made, "train", 8).record
+
+    def alone(row, size):
+        whole = torch.from_numpy(packed.decode(whole_file(row)))[None]
+        return np.floor(resize(whole, size, "legacy")[0].numpy() + HALF).clip(0, 255).astype(np.uint8)
+
+    for size in (32, 75):
+        images = packed.open_images(made, "train", size)
+        assert (
+            images.shape == (COUNT, size, size, 3) and images.nbytes == COUNT * size * size * 3 and len(images) == COUNT
+        )
+        rows = np.array([COUNT - 1, 0, 17, 17, 3])
+        want = np.stack([alone(row, size) for row in rows])
+        assert np.array_equal(images[rows], want) and np.array_equal(images[17], want[2])
+        assert np.array_equal(images[-1], want[0]) and np.array_equal(images[:4][3], want[4])
+        assert np.array_equal(images[np.arange(COUNT) == 17][0], want[2])
+        assert torch.equal(images.on(rows, torch.device("cpu")), torch.from_numpy(want))
+        planes = [torch.from_numpy(packed.decode(whole_file(row))).permute(2, 0, 1).contiguous() for row in rows]
+        assert np.array_equal(packed.fitted_together(planes, size).numpy(), want)
+    # What a GPU does with images that its decoder leaves to the CPU.
+    monkeypatch.setattr(packed, "decodes", lambda device: False)
+    every, drawn_together = np.arange(COUNT), torch.empty(COUNT, 75, 75, 3, dtype=torch.uint8)
+    images._decode_on(images._records(every), drawn_together)
+    assert np.array_equal(drawn_together.numpy(), images[every])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert np.array_equal(packed.open_images(made, "train", 75)[rows], want)
+    finally:
+        torch.set_num_threads(threads)
+    with pytest.raises(IndexError):
+        images[COUNT]
+    assert len(packed.open_images(made, "test", 8)) == 0
+    with pytest.raises(UserError, match="say at which size"):
+        packed.open_images(made, "train", None)
 
 
 class Interrupted(Exception):

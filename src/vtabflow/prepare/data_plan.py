@@ -65,7 +65,7 @@ def plan_text(stores: Iterable[Spec], root: Path | str = ".") -> tuple[str, int]
     lines = table([HEAD, *map(_cells, [*rows, together])], right=(1, 3, 4, 7))
     lines += [
         "",
-        "Sizes of records are those of TFDS' catalogue or estimates; a store's is its counts times its pixels.",
+        "Of records and stores that are not there yet: TFDS' catalogue or an estimate, and counts times pixels.",
     ]
     sentences = [sentence for row in rows for sentence in row.to_do]
     if sentences:
@@ -108,6 +108,10 @@ def _row(spec: Spec) -> Row:
     files, by_hand = _archives(spec), BY_HAND.get(name, ())
     whole, folder = is_complete(spec["folder"]), records_folder(spec)
     there = (folder / "dataset_info.json").is_file()
+    if there:
+        records = float(_size(folder))
+    if whole:
+        store = float(_size(Path(spec["folder"])))
     to_do = [] if whole else missing_by_hand(name, places, spec["settings"]["counts"])
     brought = float(sum(file.size for file in by_hand))
     if places.get("tree"):
@@ -125,6 +129,10 @@ def _row(spec: Spec) -> Row:
     else:
         state = "tree there" if places.get("tree") else "archives there"
     total = float(sum(file.archive.size for file in files)) + brought
+    passing = [file for file in files if is_ours(file) or not file.path.exists()]
+    removable = sum(file.archive.size for file in passing) + (extracted if passing else 0.0)
+    if not there or is_generated(places, spec_id(spec), folder):
+        removable += records
     row = Row(
         dataset=name,
         tasks=len(spec["tasks"]) if spec["source"] == "tfds" else 0,
@@ -134,10 +142,7 @@ def _row(spec: Spec) -> Row:
         store=store,
         how="by hand" if by_hand and not places.get("tree") else "automatic",
         state=state,
-        removable=total
-        - brought
-        + extracted
-        + (0.0 if there and not is_generated(places, spec_id(spec), folder) else records),
+        removable=removable,
         about=any(not file.exact for file in by_hand),
         to_do=to_do,
     )
@@ -203,7 +208,7 @@ def clean(stores: Iterable[Spec], root: Path | str = ".", really: bool = False) 
     Only what the project fetched or generated itself goes, only below places["downloads"] and places["tfds"].
     """
     specs = [_below(spec, Path(root)) for spec in stores if spec["source"] in ("tfds", "imagenet")]
-    going = [entry for spec in specs for entry in removable(spec, specs)]
+    going = [entry for spec in specs for entry in not_needed(spec, specs)]
     total = 0
     for path, size in going:
         total += size
@@ -221,7 +226,7 @@ def clean(stores: Iterable[Spec], root: Path | str = ".", really: bool = False) 
     return 0
 
 
-def removable(spec: Spec, specs: Sequence[Spec]) -> list[tuple[Path, int]]:
+def not_needed(spec: Spec, specs: Sequence[Spec]) -> list[tuple[Path, int]]:
     """Files and folders of a dataset that nothing in the study needs any more, with their sizes in bytes."""
     places, folder = spec["places"], records_folder(spec)
     whole = all(is_complete(other["folder"]) for other in specs if other["dataset"] == spec["dataset"])

@@ -3,7 +3,8 @@
 Source: protocol.md sections 1.1 to 1.4 and the builders' own source.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Dataset:
     native: tuple[int, int, int] | None  # (height, width, channels) if all images have one size
     id_feature: str | None  # the feature that names an example; None: its integer key, recomputed from the hash order
     by_hand: bool = False  # a person has to fetch it
+    older_counts: Mapping[str, int] = field(default_factory=dict)  # of records of the same version from an older TFDS
     id_with_class: bool = False  # the name is unique in its class alone: the id is "<TFDS' name of the class>/<name>"
 
 
@@ -93,8 +95,9 @@ _ALL = (
         version="4.0.0",
         readable=(),
         split_rule="given",
-        # TFDS 4.9.10 leaves out a broken image that older versions kept under the same number: 76,128 there.
+        # TFDS 4.9.10 leaves out a broken image that older ones kept under the same version (protocol.md section 1.4).
         counts={"train": 76_127, "validation": 10_875, "test": 21_750},
+        older_counts={"train": 76_128},
         image="image",
         native=None,
         id_feature="file_name",

@@ -19,11 +19,9 @@ import numpy as np
 from vtabflow.errors import UserError
 from vtabflow.prepare.fingerprint import Entry, Listing, identity_of, listing
 from vtabflow.prepare.images import Unreadable, decode, header
-from vtabflow.prepare.store import SPLITS, making, rows_wanted
+from vtabflow.prepare.store import HALF, SPLITS, making, rows_wanted
 
 UPSTREAM_VAL = Fraction(1, 20)
-# A half between two grey values goes up, also where the resize of another machine is a hair lower.
-HALF = 0.5 + 2.0**-10
 Result = TypeVar("Result")
 
 

@@ -220,12 +220,12 @@ class Prepared:
     """TFDS' records of imagenet2012: those that lie in places["tfds"], else those that TFDS makes there of the tars."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        from vtabflow.prepare.tfds import _generated, prepared
+        from vtabflow.prepare.tfds import generated, prepared
 
         settings, places = spec["settings"], spec["places"]
         versions = dict.fromkeys((settings["version"], DATASET.version, *DATASET.readable))
         there = (prepared(places, DATASET, version) for version in versions)
-        folder = next(filter(None, there), None) or _generated(DATASET, {**settings, "checksums": {}}, places)
+        folder = next(filter(None, there), None) or generated(DATASET, {**settings, "checksums": {}}, places)
         self.records = Records(folder, DATASET)
         self.place = str(folder)
         self.count = self.records.counts.get("train", 0)

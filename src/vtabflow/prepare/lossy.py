@@ -25,7 +25,7 @@ FINEST, COARSEST = 3, 80  # the steps that are looked for; a step of 2 drowns in
 FEWEST = 40  # coefficients off zero that a frequency needs to be judged by
 FEWEST_FREQUENCIES = 4
 LIMIT = 0.3
-OFFSETS = ((4, 4), (3, 5), (5, 2), (2, 6), (6, 3))
+OFFSETS = ((4, 4), (3, 5), (6, 2))
 SAMPLE = 512  # pictures that are looked at
 BLOCKS = 4096  # blocks of them
 
@@ -46,9 +46,9 @@ def comb(images: np.ndarray) -> float:
 def went_through_jpeg(images: np.ndarray) -> bool:
     """Whether `comb` is beyond LIMIT.
 
-    Measured on 256 drawn or natural-like pictures of 32 to 96 pixels (tests/prepare/test_lossy.py): never compressed 0.03
-    at most, at quality 50 to 95 at least 0.87. Not to be seen: pictures of pure black and white (dSprites has a
-    check of its own), of whole blocks of one colour, and of smooth ramps.
+    Measured with tests/prepare/lossy_rates.py on samples of 512 drawn pictures and photographs of 32 and 96 pixels: never
+    compressed 0.04 at most (no false alarm in 90), at quality 50 to 95 at least 0.82 (no miss in 450). Not to be seen:
+    pictures of pure black and white (dSprites has a check of its own), of whole blocks of one colour, smooth ramps.
     """
     return comb(images) > LIMIT
 
@@ -94,7 +94,7 @@ def _by_quality(planes: np.ndarray, clipped: np.ndarray, down: int, right: int) 
             for step in np.unique(TABLES[:, u, v]):
                 beyond = sizes[u, v][sizes[u, v] > step / 2]
                 if FINEST <= step <= COARSEST and len(beyond) >= FEWEST:
-                    values[u, v, step] = np.cos(2 * np.pi / step * beyond).mean()
+                    values[u, v, step] = np.cos(beyond * float(2 * np.pi / step)).mean(dtype=np.float64)
     u, v = np.mgrid[:8, :8]
     found = values[u, v, TABLES.clip(max=COARSEST)].reshape(len(TABLES), -1)
     known = np.isfinite(found)

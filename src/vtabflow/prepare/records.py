@@ -22,10 +22,10 @@ import torch
 
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.datasets import Dataset
-from vtabflow.prepare.folder import HALF
 from vtabflow.prepare.labels import FEATURES, RULES
 from vtabflow.prepare.resize import resize
 from vtabflow.prepare.splits import Part
+from vtabflow.prepare.store import HALF
 
 BATCH = 16  # records a thread takes at a time
 AHEAD = 4  # batches that wait for each thread: what is read and not yet written stays small
@@ -46,7 +46,8 @@ class Records:
     """
 
     def __init__(self, folder: Path, dataset: Dataset):
-        import tensorflow  # noqa: F401: TFDS puts it off, until the first image would have to wait for it
+        # Not only where it is used: the first image would have to wait for it.
+        import tensorflow  # noqa: F401
         import tensorflow_datasets as tfds
 
         self.folder = folder

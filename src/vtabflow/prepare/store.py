@@ -29,6 +29,8 @@ from vtabflow.files import read_json, sha256, write_json
 SPLITS = ("train", "val", "test")
 # VTAB-1k trains on the first 800 examples of train and the first 200 of val (protocol.md section 1.2).
 ROWS_1K = {"train": 800, "val": 200}
+# What resized images are rounded by: a half between two levels goes up, also where another machine's resize is a hair lower.
+HALF = 0.5 + 2.0**-10
 
 
 def rows_wanted(spec: Mapping[str, Any], split: str, count: int) -> int:
@@ -273,7 +275,11 @@ def _again(folder: Path | str) -> str:
 
 def _header(shape: Sequence[int], dtype: DTypeLike) -> bytes:
     buffer = io.BytesIO()
-    entries = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(int(n) for n in shape)}
+    entries = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": tuple(int(n) for n in shape),
+    }
     np.lib.format.write_array_header_1_0(buffer, entries)
     return buffer.getvalue()
 

@@ -7,25 +7,20 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.datasets import DATASETS, Dataset
-from vtabflow.prepare.records import Filled, Progress, Records, fill, shape_of
+from vtabflow.prepare.generation import surroundings
+from vtabflow.prepare.records import Filled, Records, fill, shape_of
 from vtabflow.prepare.splits import expressions, parts
 from vtabflow.prepare.store import SPLITS, making, rows_wanted
 
-# What TFDS holds in memory before it sorts records on the disk, 1 GiB as it comes. The order does not depend on it.
-SHUFFLE_BYTES = 256 << 20
-EXTRACTED_AHEAD = 64  # files that are unpacked and not yet written
 NO_SPACE = "No space left on device"
 
 
@@ -42,7 +37,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
     """
     dataset, settings, places = DATASETS[spec["dataset"]], spec["settings"], spec["places"]
     _quiet()
-    folder = prepared(places, dataset, settings["version"]) or _generated(dataset, settings, places)
+    folder = prepared(places, dataset, settings["version"]) or generated(dataset, settings, places)
     records = Records(folder, dataset)
     official = settings["counts"] == "official"
     check_counts(records, official)
@@ -91,7 +86,7 @@ def check_counts(records: Records, official: bool) -> None:
     dataset = records.dataset
     for split, count in dataset.counts.items():
         found = records.counts.get(split, 0)
-        if found == 0 or (official and found != count):
+        if found == 0 or (official and found not in (count, dataset.older_counts.get(split))):
             raise UserError(
                 f"dataset {dataset.id}: split {split} at {records.folder} has {found:,} examples and VTAB's has "
                 f"{count:,}: remove the folder to have it generated again from the whole archives, or set "
@@ -124,7 +119,7 @@ def check_skipped(records: Records, skipped: list[dict[str, str]], filled: Mappi
     print(what, flush=True)
 
 
-def _generated(dataset: Dataset, settings: Mapping[str, Any], places: Mapping[str, Any]) -> Path:
+def generated(dataset: Dataset, settings: Mapping[str, Any], places: Mapping[str, Any]) -> Path:
     """Have TFDS make the records of the version, and return their folder."""
     version = settings["version"]
     for other in (dataset.version, *dataset.readable):
@@ -153,13 +148,14 @@ def _generated(dataset: Dataset, settings: Mapping[str, Any], places: Mapping[st
         print(f"{dataset.id}: TFDS makes its records at {folder}", flush=True)
         with _explained(dataset, places):
             _download_and_prepare(dataset, places)
+        acquire.generated(places, dataset, folder)
     return folder
 
 
 def _download_and_prepare(dataset: Dataset, places: Mapping[str, Any]) -> None:
     import tensorflow_datasets as tfds
 
-    with as_generated(dataset):
+    with surroundings(dataset):
         builder = tfds.builder_cls(dataset.builder)(
             data_dir=places["tfds"], version=dataset.version, **({"config": dataset.config} if dataset.config else {})
         )
@@ -168,70 +164,6 @@ def _download_and_prepare(dataset: Dataset, places: Mapping[str, Any]) -> None:
             download_config=tfds.download.DownloadConfig(manual_dir=places["manual"], try_download_gcs=False),
             file_format="array_record",
         )
-
-
-@contextmanager
-def as_generated(dataset: Dataset) -> Iterator[None]:
-    """What this project changes in TFDS while it generates, in its surroundings and not in the builders.
-
-    Progress is lines; less is kept in memory; folders are listed in sorted order. The last makes Caltech101 one thing:
-    its builder draws 30 files of a class with a fixed seed, but from a list in the order of the file system.
-    """
-    import tensorflow as tf
-    from tensorflow_datasets.core import dataset_builder, shuffle, utils
-    from tensorflow_datasets.core.download import extractor
-    from tensorflow_datasets.core.utils import tqdm_utils
-
-    list_folder, walk = tf.io.gfile.listdir, tf.io.gfile.walk
-
-    def ordered(names: list[str]) -> list[str]:
-        # Hidden files last: the builder takes the first entry of the archive for its one folder.
-        return sorted(names, key=lambda name: (name.startswith("."), name))
-
-    def sorted_walk(top: str, *args: Any, **kwargs: Any) -> Iterator[tuple[str, list[str], list[str]]]:
-        for path, folders, files in sorted(walk(top, *args, **kwargs)):
-            yield path, ordered(folders), ordered(files)
-
-    def lines(items: Any, desc: str = "", unit: str = "", total: int | None = None, **_: Any) -> Iterator[Any]:
-        # "Generating train examples...", then "Shuffling <path>...", and "Generating splits..." around them.
-        progress = Progress(f"{dataset.id}: {desc.split('/')[0].strip(' .').lower()}", total)
-        for item in items:
-            yield item
-            progress.add(unit == " examples")
-
-    with ExitStack() as stack, _Unpacking() as unpacking:
-        patches = (
-            (tf.io.gfile, "listdir", lambda path: ordered(list_folder(path))),
-            (tf.io.gfile, "walk", sorted_walk),
-            (utils, "tqdm", lines),
-            (tqdm_utils, "_active", False),
-            (dataset_builder.DatasetBuilder, "_log_download_bytes", lambda _: None),
-            (dataset_builder.DatasetBuilder, "_log_download_done", lambda _: None),
-            (shuffle, "MAX_MEM_BUFFER_SIZE", SHUFFLE_BYTES),
-            (extractor.get_extractor(), "_executor", unpacking),
-        )
-        for holder, name, value in patches:
-            stack.enter_context(mock.patch.object(holder, name, value))
-        yield
-
-
-class _Unpacking(ThreadPoolExecutor):
-    """TFDS' pool for unpacking, which reads ahead of the disk without end, with a bound on what waits to be written."""
-
-    def __init__(self) -> None:
-        # Each archive keeps a thread (patch_camelyon and smallnorb have six), and files need some as well.
-        super().__init__(max_workers=8 + 4 * (os.cpu_count() or 1))
-        self._room = BoundedSemaphore(EXTRACTED_AHEAD)
-
-    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        from tensorflow_datasets.core.download import extractor
-
-        if work is not extractor._copy:
-            return super().submit(work, *args, **kwargs)
-        self._room.acquire()
-        future = super().submit(work, *args, **kwargs)
-        future.add_done_callback(lambda _: self._room.release())
-        return future
 
 
 @contextmanager
@@ -318,3 +250,4 @@ def _quiet() -> None:
     # Read when the libraries are imported: remarks on the processor or an encoder are not for users of this step.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # announced at length, and no operation here would use it

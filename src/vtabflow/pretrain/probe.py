@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vtabflow.files import seed_of
 from vtabflow.methods.augment import plain, standardise
-from vtabflow.prepare.packed import open_images
+from vtabflow.pretrain.packed import open_images
 
 TRAIN, TEST = 2000, 1000
 # A network of more than a million parameters on a CPU: one image takes a tenth of a second.

@@ -18,7 +18,8 @@ from vtabflow import ranks
 from vtabflow.compute import room
 from vtabflow.errors import UserError
 from vtabflow.files import digest, seed_of, sha256
-from vtabflow.prepare import packed
+from vtabflow.prepare.packed import file_name, is_packed
+from vtabflow.pretrain import packed
 
 # Stream -> its rows of the store and, where those are not on the device already, its images.
 Pieces = dict[str, tuple[Tensor, Tensor]]
@@ -114,8 +115,8 @@ class Upstream:
         self.members: list[str] = []
         n, task = len(self.images), spec["task"]
         rows = {"images": np.arange(n)}
-        self.decodes = packed.is_packed(store)
-        self.used = [packed.file_name("train") if self.decodes else "train.npy"]
+        self.decodes = is_packed(store)
+        self.used = [file_name("train") if self.decodes else "train.npy"]
         labels = None
         if set(streams.values()) - {"images"}:
             if task not in store.manifest["classes"]:

@@ -113,8 +113,11 @@ def _left_out(spec: dict[str, Any]) -> list[Markup]:
     out, said = spec["left_out"], []
     if out["vtab"]:
         have = sum(task["source"] == "tfds" for task in spec["tasks"])
-        text = "Its means are over {} of VTAB’s {} tasks, without {}: they are not to be put beside means over all of them."
-        said.append(Markup(text).format(have, have + len(out["vtab"]), listing(out["vtab"])))
+        said.append(
+            Markup(
+                "Its means are over {} of VTAB’s {} tasks, without {}: they are not to be put beside means over all of them."
+            ).format(have, have + len(out["vtab"]), listing(out["vtab"]))
+        )
     elif out["tasks"]:
         said.append(Markup("Without {}.").format(listing(out["tasks"])))
     if out["methods"]:

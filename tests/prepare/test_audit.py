@@ -1,0 +1,283 @@
+"""The audit: every kind of damage is named, whole stores pass, lossy copies of lossless sets are told from the rest."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lossy_rates import KINDS, QUALITIES, SIZES, flat, jpeg, natural
+from pictures import classes_of, encoded, lay, made, spec_for
+
+from vtabflow.files import read_json, sha256, write_json
+from vtabflow.prepare import audit, lossy, store
+from vtabflow.prepare.datasets import DATASETS
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A small store of the folder source and its spec."""
+    path = lay(tmp_path / "in", classes_of({"a": 20, "b": 20}))
+    made(path, tmp_path)
+    return spec_for(path, tmp_path)
+
+
+def found(spec: dict) -> tuple[str, int]:
+    return audit.report([spec])
+
+
+def folder(spec: dict) -> Path:
+    return Path(spec["folder"])
+
+
+def settle(spec: dict) -> None:
+    """Make the manifests' digests those of the files as they are: damage that no digest tells of."""
+    manifest = read_json(folder(spec) / "manifest.json")
+    manifest["sha256"] = {name: sha256(folder(spec) / name) for name in manifest["sha256"]}
+    write_json(folder(spec) / "manifest.json", manifest)
+    write_json(spec["manifest"], manifest)
+
+
+def test_a_whole_store_matches_and_one_that_is_not_there_is_no_mismatch(whole, capsys):
+    text, code = found(whole)
+    assert code == 0 and "matches" in text and "MISMATCH" not in text and "24 / 8 / 8" in text
+    assert audit.audit([whole, {**whole, "folder": "nowhere"}]) == 0
+    assert "2 stores: 1 match, 0 do not, 1 not prepared yet" in capsys.readouterr().out
+
+
+def flip(spec):
+    path = folder(spec) / "val.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def relabel(spec):
+    path = folder(spec) / "labels/mine.train.npy"
+    labels = np.load(path)
+    labels[0] = 1 - labels[0]
+    np.save(path, labels)
+
+
+def twice(spec, split="train", other="train"):
+    ids = folder(spec) / f"{split}.ids.txt"
+    lines = ids.read_text().splitlines()
+    lines[1] = (folder(spec) / f"{other}.ids.txt").read_text().splitlines()[0]
+    ids.write_text("\n".join(lines) + "\n")
+
+
+def shorten(spec):
+    path = folder(spec) / "test.npy"
+    np.save(path, np.load(path)[:-1])
+
+
+def fewer_labels(spec):
+    path = folder(spec) / "labels/mine.val.npy"
+    np.save(path, np.load(path)[:-1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "settled", "said"),
+    [
+        (flip, False, ["val.npy is not what the manifest says"]),
+        (relabel, False, ["labels/mine.train.npy is not what", "the class histogram of mine in train"]),
+        (relabel, True, ["the class histogram of mine in train"]),
+        (lambda spec: (folder(spec) / "test.npy").unlink(), False, ["test.npy is missing"]),
+        (lambda spec: (folder(spec) / "train.ids.txt").unlink(), False, ["train.ids.txt is missing"]),
+        (lambda spec: (folder(spec) / "more.npy").touch(), False, ["more.npy is in no manifest"]),
+        (twice, True, ["train has ids that stand there twice"]),
+        (lambda spec: twice(spec, "test", "train"), True, ["/.*png is in train and in test"]),
+        (shorten, True, [r"test.npy has shape \(7, 8, 8, 3\) and the manifest \(8, 8, 8, 3\)"]),
+        (fewer_labels, True, ["val has 7 labels of mine and the manifest 8 images"]),
+        (lambda spec: (folder(spec) / "manifest.json").write_text("{"), False, ["cannot be read"]),
+        (lambda spec: (folder(spec) / "manifest.json").write_text("{}"), False, ["cannot be read"]),
+    ],
+)
+def test_damage_is_named_with_what_to_do(whole, damage, settled, said):
+    damage(whole)
+    if settled:
+        settle(whole)
+    before = {path: path.read_bytes() for path in folder(whole).rglob("*") if path.is_file()}
+    text, code = found(whole)
+    lines = [line for line in text.splitlines() if line.startswith("MISMATCH")]
+    assert code == 1 and len(lines) == len(said), text
+    for line, part in zip(lines, said, strict=True):
+        assert re.search(part, line) and str(folder(whole)) in line and "run `vtabflow prepare` again" in line
+    assert before == {path: path.read_bytes() for path in folder(whole).rglob("*") if path.is_file()}
+
+
+def test_a_manifest_in_git_that_says_otherwise_is_named(whole):
+    kept = read_json(whole["manifest"])
+    kept["sha256"]["train.npy"] = "0" * 64
+    kept["sha256"]["val.ids.txt"] = "0" * 64  # names of a folder's files are free
+    write_json(whole["manifest"], kept)
+    text, code = found(whole)
+    assert code == 1 and text.count("MISMATCH mine: ") == 1 and "(train.npy)" in text
+
+
+def test_every_store_is_found_by_its_manifest(tmp_path, whole):
+    place = tmp_path / "data/stores/mine/0123456789abcdef"
+    place.parent.mkdir(parents=True)
+    folder(whole).rename(place)
+    specs = audit.every_store(tmp_path)
+    assert [spec["source"] for spec in specs] == ["folder"] and audit.report(specs)[1] == 0
+    (place / "manifest.json").write_text("[]")
+    assert audit.report(audit.every_store(tmp_path))[1] == 1
+
+
+# ---- stores from TFDS
+
+
+def tfds_store(place: Path, dataset: str, arrays: dict, labels=None, counts="official", rows="1k", skipped=()) -> dict:
+    """A store as the source tfds would write it, from arrays."""
+    task, classes = {"cifar100": ("cifar100", 100), "dsprites": ("dsprites-location", 16)}.get(dataset, (dataset, 2))
+    spec = {
+        **spec_for(place / "none", place, size=32, rows=rows),
+        "dataset": dataset,
+        "source": "tfds",
+        "settings": {"counts": counts},
+        "tasks": [task],
+        "classes": {task: classes},
+    }
+    labels = labels or {split: np.arange(len(array)) % classes for split, array in arrays.items()}
+    ids = {split: [f"{split}_{i}" for i in range(len(array))] for split, array in arrays.items()}
+    store.write(spec, arrays, {task: labels}, ids, {task: classes}, None, skipped)
+    return spec
+
+
+def cifar(train=800, val=200, test=300, turn=lambda images: images) -> dict[str, np.ndarray]:
+    pictures = turn(natural(RNG, 64, 32, 3))
+    return {split: np.resize(pictures, (n, 32, 32, 3)) for split, n in (("train", train), ("val", val), ("test", test))}
+
+
+@pytest.fixture(autouse=True)
+def small_cifar(monkeypatch):
+    """CIFAR-100 with fewer images: a cut of 1,800 (800 kept), 200 and 300."""
+    counted(monkeypatch, {"train": 2_000, "test": 300})
+
+
+def counted(monkeypatch, counts):
+    changed = {**vars(DATASETS["cifar100"]), "counts": counts}
+    monkeypatch.setitem(audit.DATASETS, "cifar100", type(DATASETS["dtd"])(**changed))
+
+
+def test_official_counts(tmp_path):
+    assert found(tfds_store(tmp_path / "0", "cifar100", cifar()))[1] == 0
+    text, code = found(tfds_store(tmp_path / "1", "cifar100", cifar(test=299)))
+    assert code == 1 and "its counts are not VTAB's (test 299 of 300)" in text
+    left_out = [{"file": "x", "reason": "is broken"}]
+    assert found(tfds_store(tmp_path / "2", "cifar100", cifar(test=299), skipped=left_out))[1] == 0
+    assert found(tfds_store(tmp_path / "3", "cifar100", cifar(20, 20, 20), counts="any"))[1] == 0
+
+
+def test_integer_ids_are_unique_in_a_split_of_tfds_alone(tmp_path):
+    # CIFAR-100: train and val are cut from TFDS' train, test is another split of TFDS.
+    spec = tfds_store(tmp_path, "cifar100", cifar(20, 20, 20), counts="any")
+    for split, other, code in (("test", "train", 0), ("val", "train", 1)):
+        lines = (folder(spec) / f"{other}.ids.txt").read_text()
+        (folder(spec) / f"{split}.ids.txt").write_text(lines)
+        settle(spec)
+        assert found(spec)[1] == code
+
+
+def test_a_class_without_an_image(tmp_path, monkeypatch):
+    counted(monkeypatch, {"train": 190, "test": 20})
+    arrays = cifar(171, 19, 20)
+    assert found(tfds_store(tmp_path / "0", "cifar100", arrays, rows="all"))[1] == 0
+    labels = {split: np.arange(len(array)) % 99 for split, array in arrays.items()}
+    text, code = found(tfds_store(tmp_path / "1", "cifar100", arrays, labels, rows="all"))
+    assert code == 1 and "class 99 of cifar100 has no image in train and val" in text
+
+
+# ---- traces of JPEG
+
+
+@pytest.mark.parametrize(("size", "channels"), SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_comb_tells_jpeg_from_the_rest(kind, size, channels):
+    images = KINDS[kind](np.random.default_rng(1), 128 if size < 64 else 32, size, channels)
+    assert lossy.comb(images) < 0.1
+    for quality in QUALITIES:
+        assert lossy.comb(jpeg(images, quality)) > 0.6, quality
+
+
+def test_the_comb_does_not_depend_on_the_writer_and_fades_with_the_share():
+    pytest.importorskip("cv2")
+    images = natural(np.random.default_rng(2), 256, 32, 3)
+    assert lossy.comb(jpeg(images, 90, "opencv")) > 0.8
+    part = np.concatenate([images[:128], jpeg(images[128:], 90)])
+    assert 0.3 < lossy.comb(part) < 0.7
+    # Cut out of larger JPEG pictures at any place, as PatchCamelyon's patches are: no grid in common.
+    large = jpeg(natural(np.random.default_rng(3), 64, 96, 3), 80)
+    cut = np.stack(
+        [image[y : y + 32, x : x + 32] for image, (y, x) in zip(large, RNG.integers(0, 64, (64, 2)), strict=True)]
+    )
+    assert not lossy.went_through_jpeg(cut)
+
+
+@pytest.mark.parametrize("shape", [(4, 32, 32, 3), (64, 16, 16, 1)])
+def test_too_little_to_judge_is_no_trace(shape):
+    assert lossy.comb(np.zeros(shape, np.uint8)) == 0.0
+    assert lossy.comb(np.full(shape, 77, np.uint8)) == 0.0
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+def test_a_lossy_copy_of_cifar_is_named(tmp_path, quality):
+    text, code = found(tfds_store(tmp_path, "cifar100", cifar(turn=lambda images: jpeg(images, quality))))
+    assert code == 1 and "went through JPEG, so it is a lossy copy of cifar100" in text and "remove this store" in text
+
+
+def test_one_split_is_enough(tmp_path):
+    arrays = cifar()
+    arrays["test"] = np.resize(jpeg(arrays["test"][:64], 75), arrays["test"].shape)
+    text, code = found(tfds_store(tmp_path, "cifar100", arrays))
+    assert code == 1 and "the pixels of test went through JPEG" in text and "of train" not in text
+
+
+def test_dsprites_are_black_and_white(tmp_path):
+    sprites = (flat(RNG, 90, 64, 1) > 127).astype(np.uint8) * 255
+    arrays = {"train": sprites[:50], "val": sprites[50:70], "test": sprites[70:]}
+    assert found(tfds_store(tmp_path / "0", "dsprites", arrays, counts="any"))[1] == 0
+    copied = {**arrays, "val": jpeg(arrays["val"], 95)}
+    text, code = found(tfds_store(tmp_path / "1", "dsprites", copied, counts="any"))
+    assert code == 1 and "the pixels of val are not all 0 or 255, so it is a lossy copy of dsprites" in text
+    # The last pixel counts, and a store that was resized has grey pixels by right.
+    last = {**arrays, "test": arrays["test"].copy()}
+    last["test"][-1, -1, -1] = 254
+    assert found(tfds_store(tmp_path / "2", "dsprites", last, counts="any"))[1] == 1
+    small = {split: array[:, ::2, ::2] // 2 for split, array in arrays.items()}
+    assert found(tfds_store(tmp_path / "3", "dsprites", small, counts="any"))[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "quality", "code", "said"),
+    [
+        ("cifar10-export", 2, 90, 1, "lossy copy of cifar100"),
+        ("cifar10-export", 2, None, 0, "1 match"),
+        ("pictures", 100, 90, 1, "lossy copy of cifar100"),
+        ("pictures", 2, 90, 0, "if that is an export of a lossless set, use the original"),
+        ("pictures", 2, None, 0, "1 match"),
+        ("eurosat", 2, 90, 0, "expected of eurosat: its RGB release is JPEG"),
+        ("pcam", 2, 90, 0, "expected of patch-camelyon"),
+    ],
+)
+def test_a_folder_that_is_an_export(tmp_path, name, classes, quality, code, said):
+    options = {"kind": "PNG"} if quality is None else {"kind": "JPEG", "quality": quality}
+    pictures = natural(np.random.default_rng(4), 300, 32, 3)
+    files = {
+        f"{i % classes:03d}/{i}.{options['kind'].lower()}": encoded(image, **options)
+        for i, image in enumerate(pictures)
+    }
+    path = lay(tmp_path / name, files)
+    made(path, tmp_path, size=32)
+    text, found_code = found(spec_for(path, tmp_path, size=32))
+    assert found_code == code and said in text, text
+
+
+def test_sets_that_are_no_small_pixels_are_left_alone(tmp_path):
+    arrays = {split: jpeg(flat(RNG, 20, 32, 3), 80) for split in store.SPLITS}
+    text, code = found(tfds_store(tmp_path, "dtd", arrays, counts="any"))
+    assert code == 0 and "remark" not in text
+    assert json.loads((folder({"folder": tmp_path / "store"}) / "manifest.json").read_text())["dataset"] == "dtd"

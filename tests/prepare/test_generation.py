@@ -1,0 +1,148 @@
+"""What surrounds TFDS while it generates gives the same records, for less memory."""
+
+import gzip
+import io
+import json
+import re
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miniatures.place import Places
+from vtabflow.errors import RunError, UserError
+from vtabflow.prepare import generation, tfds
+from vtabflow.prepare.datasets import DATASETS
+from vtabflow.prepare.generation import MatImages, load_json
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), JSON, max_size=5), st.sampled_from([None, 1]), st.integers(1, 30))
+def test_json_in_pieces_is_json(value, indent, piece):
+    text = json.dumps(value, indent=indent)
+
+    def hook(entry):
+        return {"size": len(entry), **entry}
+
+    stream = io.StringIO(text)
+    read = stream.read
+    stream.read = lambda _: read(piece)
+    # The outermost object is read member by member and is not shown to the hook.
+    wanted = {name: json.loads(json.dumps(member), object_hook=hook) for name, member in value.items()}
+    assert load_json(stream, hook) == wanted
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"a": [1, 2', '{"a": 1', '{"a" 1}', '{"a": [1 2]}', '{"a": 1 "b": 2}', "{"]
+)
+def test_broken_json_is_refused(text):
+    with pytest.raises(json.JSONDecodeError):
+        load_json(io.StringIO(text), lambda entry: entry)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("first", ["X", "y"])
+def test_images_of_a_mat_file_are_scipys(tmp_path, compressed, first):
+    io_ = pytest.importorskip("scipy.io")
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 3, 7), np.uint8)
+    variables = {"X": images, "y": np.arange(7, dtype=np.uint8)[:, None]}
+    path = tmp_path / "a.mat"
+    io_.savemat(path, {first: variables[first], **variables}, do_compression=compressed)
+    found = np.stack(list(MatImages(path, "X")))
+    assert np.array_equal(found, np.rollaxis(io_.loadmat(path)["X"], -1)) and np.array_equal(
+        found, images.transpose(3, 0, 1, 2)
+    )
+    for name, says in (("Z", "no variable Z"), ("y", "not an array of four axes")):
+        with pytest.raises(ValueError, match=says):
+            list(MatImages(path, name))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 100 * (first == "y")])
+    with pytest.raises(ValueError, match="ends too early|no variable"):
+        list(MatImages(path, "X"))
+
+
+def test_images_of_a_mat_file_are_not_held(tmp_path):
+    """98 MB of pixels: a few pieces of 1 MiB at a time."""
+    io_ = pytest.importorskip("scipy.io")
+    path = tmp_path / "a.mat"
+    io_.savemat(path, {"X": np.zeros((32, 32, 3, 32_000), np.uint8)}, do_compression=True)
+    tracemalloc.start()
+    count = sum(1 for _ in MatImages(path, "X"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 32_000 and peak < 8 << 20
+
+
+@pytest.mark.parametrize("rows", [1, 3, 10])
+def test_bits_give_the_rows_back(rows, monkeypatch):
+    monkeypatch.setattr(generation, "ROWS", rows)
+    values = np.random.default_rng(0).integers(0, 2, (10, 5, 7), np.uint8)
+    found = list(generation._Bits(values))
+    assert np.array_equal(found, values) and found[0].dtype == np.uint8 and found[0].shape == (5, 7)
+    with pytest.raises(ValueError, match="other values than 0 and 1"):
+        generation._Bits(values * np.uint8(3))
+
+
+def test_unpacking_waits_for_the_disk_and_streams_gzip(tmp_path, monkeypatch):
+    extractor = pytest.importorskip("tensorflow_datasets.core.download.extractor")
+    monkeypatch.setattr(generation, "UNWRITTEN", 5)
+    gate, written = threading.Event(), []
+
+    def slow(data, target):
+        gate.wait()
+        written.append((data, target))
+
+    pool = generation._Unpacking(slow)
+    submitted = []
+
+    def read_ahead():
+        for i in range(20):
+            pool.submit(pool.copy, b"x", str(i))
+            submitted.append(i)
+
+    reader = threading.Thread(target=read_ahead)
+    reader.start()
+    time.sleep(0.2)
+    assert len(submitted) == 5
+    gate.set()
+    reader.join()
+    path, content = tmp_path / "a.gz", np.random.default_rng(0).bytes(3 << 20)
+    path.write_bytes(gzip.compress(content, 1))
+    ((name, handle),) = generation._whole_gzip(path)
+    pool.submit(pool.copy, handle.read(), str(tmp_path / "a")).result()
+    pool.shutdown()
+    assert name == "" and (tmp_path / "a").read_bytes() == content and len(written) == 20
+    # What stands in for TFDS' own still has its names.
+    assert callable(extractor._copy) and callable(extractor.get_extractor()._extract)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (OSError(28, "No space left on device"), RunError, "no space below .*free some"),
+        (OSError("Not enough disk space. Needed: 39 GiB"), RunError, "no space below"),
+        (
+            FileNotFoundError(2, "No such file", "train/1.jpeg"),
+            UserError,
+            "a file is missing below .*by hand.*train/1.jpeg",
+        ),
+        (PermissionError(13, "Permission denied", "x"), RunError, "Permission denied.*mend the permission"),
+        (ValueError("Invalid magic value for data type!"), RunError, r"\(Invalid magic value for data type!\): check"),
+    ],
+)
+def test_what_tfds_raises_is_told_in_a_sentence(tmp_path, error, kind, words):
+    dataset, places = DATASETS["sun397"], Places.under(tmp_path).spec()
+    wrapped = RuntimeError("Failed to encode example:\n{...}\n")
+    wrapped.__cause__ = error
+    for raised in (error, wrapped):
+        told = tfds.explained(dataset, places, raised)
+        assert isinstance(told, kind) and re.search(f"^dataset sun397: .*{words}", str(told)), told
+        assert "\n" not in str(told)
