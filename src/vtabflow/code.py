@@ -137,7 +137,8 @@ def _module_file(package: Path, module: str) -> Path | None:
     return path.with_suffix(".py") if path.with_suffix(".py").exists() else None
 
 
-def _imports(package: Path, path: Path) -> set[str]:
+@cache
+def _imports(package: Path, path: Path, stamp: int) -> frozenset[str]:
     """Modules of the package that a file imports anywhere in it, also inside functions; names relative to the package."""
     own = package.name
     names: set[str] = set()
@@ -148,7 +149,7 @@ def _imports(package: Path, path: Path) -> set[str]:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     inside = {name[len(own) + 1 :] for name in names if name.startswith(own + ".")}
-    return {name for name in inside if _module_file(package, name)}
+    return frozenset(name for name in inside if _module_file(package, name))
 
 
 def closure(unit: Unit, package: Path = PACKAGE) -> list[Path]:
@@ -161,7 +162,7 @@ def closure(unit: Unit, package: Path = PACKAGE) -> list[Path]:
             raise UserError(f"the code unit {unit.name} names the module {module}, which is not in {package}")
         if path not in seen:
             seen.add(path)
-            waiting.extend(_imports(package, path))
+            waiting.extend(_imports(package, path, path.stat().st_mtime_ns))
     return sorted(seen | {package / name for name in unit.files})
 
 
