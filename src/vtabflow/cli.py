@@ -223,12 +223,12 @@ def _data(arguments: argparse.Namespace) -> int:
     if arguments.action == "audit" and arguments.all:
         return audit.audit(audit.every_store())
     from vtabflow.keys import plan
+    from vtabflow.overview import say_left_out
     from vtabflow.study import load
 
     made = plan(load(arguments.params))
     stores = list(made.stores.values())
-    for name, reason in made.left_out.items():
-        print(f"left out: {name}: {reason}")
+    say_left_out(made)
     if arguments.action == "audit":
         return audit.audit(stores)
     return data_plan.clean(stores, really=arguments.yes) if arguments.clean else data_plan.show(stores)

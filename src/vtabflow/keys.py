@@ -5,7 +5,6 @@ threads, devices, paths, file times). Nothing here imports torch; a study of 684
 """
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,14 @@ class Plan:
     packs: dict[str, Spec] = field(default_factory=dict)
     page: Spec = field(default_factory=dict)
     # Methods and tasks that the study names and that are not run (prepare.tfds.absent: leave-out), with the reason.
-    left_out: dict[str, str] = field(default_factory=dict)
+    methods_out: dict[str, str] = field(default_factory=dict)
+    tasks_out: dict[str, str] = field(default_factory=dict)
     # Sentences: what a person has to bring before the stores can be made.
     to_bring: list[str] = field(default_factory=list)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        return {**self.methods_out, **self.tasks_out}
 
     def specs(self) -> list[Spec]:
         return [*self.stores.values(), *self.encoders.values(), *self.packs.values(), self.page]
@@ -71,9 +75,6 @@ class _Planner:
         pretrained = [method for method, spec in encoders.items() if spec["upstream"]]
         if pretrained:
             self.stores.refuse_shared_images(upstream, list(task_stores.values()))
-            self._bring(made, upstream, pretrained)
-        for store in {spec["key"]: spec for spec in task_stores.values()}.values():
-            self._bring(made, store, [name for name, spec in task_stores.items() if spec["key"] == store["key"]])
         # Packs are cut from all cells: what is left out moves no cell of another pack.
         cells = [
             self._cell(tasks[name], store, encoders[method], budget, seed)
@@ -82,24 +83,42 @@ class _Planner:
             for method in study.methods
             for seed in study.seeds
         ]
-        made.packs = self._packs(cells, made.left_out)
+        if pretrained:
+            self._bring(made, upstream, {name: encoders[name] for name in pretrained}, cells)
+        for store in {spec["key"]: spec for spec in task_stores.values()}.values():
+            self._bring(made, store, {}, [cell for cell in cells if cell["store"]["key"] == store["key"]])
+        made.packs = self._packs([cell if self._stays(made, cell) else None for cell in cells])
         made.cells = {cell["key"]: cell for pack in made.packs.values() for cell in pack["cells"]}
-        made.encoders = {spec["key"]: spec for method, spec in encoders.items() if method not in made.left_out}
+        made.encoders = {spec["key"]: spec for method, spec in encoders.items() if method not in made.methods_out}
         if any(spec["upstream"] for spec in made.encoders.values()):
             made.stores[upstream["key"]] = upstream
-        made.stores |= {spec["key"]: spec for name, spec in task_stores.items() if name not in made.left_out}
+        made.stores |= {spec["key"]: spec for name, spec in task_stores.items() if name not in made.tasks_out}
         if not made.cells:
-            raise UserError(f"study {study.study}: nothing is left to run. {' '.join(made.left_out.values())}")
+            raise UserError(
+                f"study {study.study}: nothing is left to run. {' '.join(dict.fromkeys(made.left_out.values()))}"
+            )
         made.page = self._page(made, upstream)
         return made
 
-    def _bring(self, made: Plan, store: Spec, users: list[str]) -> None:
-        """Note what a person has to bring for a store, and leave out what needs it if the study says so."""
+    def _bring(self, made: Plan, store: Spec, encoders: dict[str, Spec], cells: list[Spec]) -> None:
+        """Note what a person has to bring for a store of `encoders` (the upstream) or of `cells` (a task's), and leave out
+        what needs it if the study says so. What is finished, here or on the machine that it was pulled from, needs nothing.
+        """
         sentences = self.stores.absent(store)
-        if sentences and self.study.prepare.tfds.absent == "leave-out":
-            made.left_out |= dict.fromkeys(users, sentences[0])
-        else:
+        if not sentences:
+            return
+        to_run = [cell for cell in cells if self._stays(made, cell) and not is_complete(cell, self.root)]
+        methods = {cell["method"] for cell in to_run}
+        methods = {name for name, spec in encoders.items() if name in methods and not is_complete(spec, self.root)}
+        tasks = set() if encoders else {cell["task"] for cell in to_run}
+        if self.study.prepare.tfds.absent == "leave-out":
+            made.methods_out |= dict.fromkeys(methods, sentences[0])
+            made.tasks_out |= dict.fromkeys(tasks, sentences[0])
+        elif methods or tasks:
             made.to_bring += sentences
+
+    def _stays(self, made: Plan, cell: Spec) -> bool:
+        return cell["method"] not in made.methods_out and cell["task"] not in made.tasks_out
 
     # ---- encoders
 
@@ -212,14 +231,14 @@ class _Planner:
             "code": code,
         }
 
-    def _packs(self, cells: list[Spec], left_out: Collection[str]) -> dict[str, Spec]:
-        """The partition follows from the study alone, never from what exists: any node that plans the study finds the same packs."""
+    def _packs(self, cells: list[Spec | None]) -> dict[str, Spec]:
+        """Packs of all cells, None for one that is left out. The partition follows from the study alone, never from what
+        exists: any node that plans the study finds the same packs.
+        """
         size = self.study.run.cells_per_job
         packs = {}
         for start in range(0, len(cells), size):
-            chosen = [
-                cell for cell in cells[start : start + size] if not {cell["task"], cell["method"]} & set(left_out)
-            ]
+            chosen = [cell for cell in cells[start : start + size] if cell is not None]
             if not chosen:
                 continue
             pack = digest(["pack", [cell["key"] for cell in chosen]])
@@ -235,8 +254,8 @@ class _Planner:
     # ---- the page
 
     def _page(self, made: Plan, upstream: Spec) -> Spec:
-        methods = [catalogue.methods()[name] for name in self.study.methods if name not in made.left_out]
-        tasks = [self.study.task(name) for name in self.study.tasks if name not in made.left_out]
+        methods = [catalogue.methods()[name] for name in self.study.methods if name not in made.methods_out]
+        tasks = [self.study.task(name) for name in self.study.tasks if name not in made.tasks_out]
         cells = list(made.cells.values())
         classes = {cell["task"]: cell["classes"] for cell in cells}
         shown = {
@@ -286,15 +305,16 @@ class _Planner:
 
     def _left_out(self, made: Plan) -> Spec:
         """The names of what the page must not pass over in silence: of the study's own methods and tasks, and of VTAB's tasks
-        in a study of some of them.
+        in a study of some of them; and whether its VTAB datasets may be cuts.
         """
         study = self.study
         named = [study.task(name) for name in study.tasks]
-        real = {task.id for task in named if task.source == "tfds"} - set(made.left_out)
+        real = {task.id for task in named if task.source == "tfds"} - set(made.tasks_out)
         return {
-            "methods": [catalogue.methods()[name].display for name in study.methods if name in made.left_out],
-            "tasks": [task.display for task in named if task.id in made.left_out],
+            "methods": [catalogue.methods()[name].display for name in study.methods if name in made.methods_out],
+            "tasks": [task.display for task in named if task.id in made.tasks_out],
             "vtab": [task.display for name, task in vtab().items() if name not in real] if real else [],
+            "cut": study.prepare.tfds.counts == "any" and (bool(real) or study.upstream == IMAGENET),
         }
 
     def _display(self, upstream: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from vtabflow.errors import UserError
 from vtabflow.files import read_json
 from vtabflow.keys import Plan, freeze, is_complete, plan
-from vtabflow.study import load
+from vtabflow.study import Study, load
 
 KEYED = ("data/stores/*/*", "results/encoders/*/*", "results/scores/*/*/*/*", "results/reports/*/*")
 
@@ -21,13 +21,18 @@ def check(params: str) -> None:
         f"{study.study}: {len(study.methods)} methods x {len(study.tasks)} tasks x {len(study.budgets)} budgets x {len(study.seeds)} seeds"
         f" = {len(made.cells)} cells in {len(made.packs)} jobs; {len(made.encoders)} encoders, {len(made.stores)} stores; page {made.page['key']}"
     )
-    for name, reason in made.left_out.items():
-        print(f"left out: {name}: {reason}")
+    say_left_out(made)
     if made.to_bring:
         raise UserError(
             f"{' '.join(made.to_bring)} Bring them, or set prepare.tfds.absent: leave-out in {params} to go on without; "
             f"`vtabflow data plan {params}` says the rest"
         )
+
+
+def say_left_out(made: Plan) -> None:
+    """One line for each method and task that is not run, with what would have to be brought."""
+    for name, reason in made.left_out.items():
+        print(f"left out: {name}: {reason.removeprefix(f'{name}: ')}")
 
 
 def status(params: str) -> None:
@@ -65,7 +70,9 @@ def collect_garbage(studies: list[str], really: bool) -> None:
     kept: set[str] = set()
     for file in files:
         try:
-            kept |= _keys(plan(load(file)))
+            study = load(file)
+            # Also what is left out today: its images may only be away for now, and its results took days.
+            kept |= _keys(plan(with_all(study))) | _keys(plan(study))
         except UserError as error:
             named = " ".join(name for name in files if name != file)
             raise UserError(
@@ -84,6 +91,12 @@ def collect_garbage(studies: list[str], really: bool) -> None:
     for folder in going:
         shutil.rmtree(folder)
         folder.with_suffix(".json").unlink(missing_ok=True)
+
+
+def with_all(study: Study) -> Study:
+    """The study with nothing left out of it."""
+    tfds = study.prepare.tfds.model_copy(update={"absent": "refuse"})
+    return study.model_copy(update={"prepare": study.prepare.model_copy(update={"tfds": tfds})})
 
 
 def _keys(made: Plan) -> set[str]:

@@ -47,7 +47,7 @@ class Folder(Group):
 
 
 class Tfds(Group):
-    """Where the real VTAB datasets come from and lie. Nothing here but `checksums` and `versions` is in a key."""
+    """Where the real VTAB datasets come from and lie. In a key: `checksums`, `versions`, `counts: any`."""
 
     folder: str = Field(default="data/tfds", description="TFDS records; a folder that has them is used as it is")
     downloads: str = "data/downloads"

@@ -91,7 +91,10 @@ class Stores:
         classes = {task: count for task, _, _, its_dataset, count in VTAB if its_dataset == dataset}
         code = self.lock.identity("prepare/tfds")
         # Rows of the 1k budget are the first of the full one, so a cell takes the same from either store.
-        content = digest([{"source": "tfds", "image": self.resized, "code": code}, settings])
+        how: Spec = {"source": "tfds", "image": self.resized, "code": code}
+        if given.counts == "any":  # a cut of the set must never pass for the set
+            how["counts"] = "any"
+        content = digest([how, settings])
         parts = dict.fromkeys(("images", "labels", "1k", "full"), content)
         settings["counts"] = given.counts
         store = self._store(dataset, "tfds", settings, classes, budgets, parts, code, self.resized)
@@ -102,8 +105,9 @@ class Stores:
         image = {"form": "packed", "side": given.side, "quality": given.quality if given.side else None}
         code = self.lock.identity("prepare/imagenet")
         # The tars, a TFDS folder and a tree give the same store; a cut of the set is known by its files.
-        classes, cut = IMAGENET_CLASSES, None
-        if given.tree and counts == "any":
+        classes: int = IMAGENET_CLASSES
+        cut: Any = None if counts == "official" else "any"
+        if given.tree and cut:
             tree = self.root / given.tree
             train = tree / "train" if (tree / "train").is_dir() else tree  # ImageNet's val/ has no classes
             found = folder_identity(train, self.root / FINGERPRINTS)
@@ -137,12 +141,16 @@ class Stores:
             known = read_json(path)
             if not isinstance(known, dict):
                 raise TypeError(f"it holds a {type(known).__name__}")
-            return {archive.url: known[archive.url]["sha256"] for archive in ARCHIVES[dataset] if archive.url in known}
+            found = {
+                archive: known[archive.url]["sha256"].lower() for archive in ARCHIVES[dataset] if archive.url in known
+            }
+            # TFDS' own digest, written out, is no other archive.
+            return {archive.url: sha256 for archive, sha256 in found.items() if sha256 != archive.sha256}
         except FileNotFoundError as error:
             raise UserError(
                 f"prepare.tfds.checksums: there is no file {given}; leave the key out, or write it"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f'{given} should hold {{address: {{"sha256": ..., "size": ...}}}} as JSON ({error})'
             ) from error
@@ -198,6 +206,10 @@ class Stores:
         if store["source"] not in ("tfds", "imagenet") or (self.root / store["folder"] / "manifest.json").exists():
             return []
         places = {name: self._below(place) for name, place in store["places"].items()}
+        if (tree := places.get("tree")) and not Path(tree).is_dir():
+            return [
+                f"{store['dataset']}: {tree} is not a folder: correct `prepare.imagenet.tree`, or bring the tree there."
+            ]
         return missing_by_hand(store["dataset"], places, store["settings"]["counts"])
 
     def _below(self, place: Any) -> Any:

@@ -255,6 +255,23 @@ def test_what_was_verified_is_not_hashed_again_until_it_changes(setting, monkeyp
     assert setting.target.exists()
 
 
+def test_what_was_unpacked_of_another_archive_goes_with_it(setting):
+    """TFDS takes what lies unpacked for cached, whatever archive it came from: the cure of a broken one has to reach it."""
+    setting.fetch()
+    unpacked = Path(setting.places["downloads"], "extracted")
+    old, others = unpacked / f"TAR_GZ.{setting.target.name}", unpacked / "ZIP.another.zip"
+    for folder in (old, others):
+        folder.mkdir(parents=True)
+        (folder / "images.bin").write_bytes(b"old")
+    setting.target.unlink()
+    setting.fetch()
+    assert old.exists()  # the same archive again
+    setting.registered(DATA[::-1])
+    setting.target.write_bytes(DATA[::-1])
+    setting.fetch()
+    assert not old.exists() and others.exists()
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("marks", [True, False])
 def test_a_broken_connection_is_resumed(setting, ranges, marks):
@@ -542,6 +559,11 @@ def test_automatic_datasets_ask_for_nothing(places):
         ),
         ([f"NWPU-RESISC45/{n}/{n}/a.jpg" for n in CLASSES], "doubled"),
         ([f"NWPU-RESISC45/{n}/a.jpg" for n in CLASSES[1:]], "has 44 class folders and should have 45"),
+        (
+            [*(f"NWPU-RESISC45/{n}/a.jpg" for n in CLASSES), "NWPU-RESISC45/.cache/x"],
+            r"folders that are no classes \(.cache\): remove",
+        ),
+        ([f"NWPU-RESISC45/{n}/a.jpg" for n in (*CLASSES, "copy")], "has 46 class folders and should have 45: remove"),
         ([f"NWPU-RESISC45/{n}/a.{'jpg' if i else 'png'}" for i, n in enumerate(CLASSES)], r"\(airplane has 0\)"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from lossy_rates import KINDS, QUALITIES, SIZES, flat, jpeg, natural
 from pictures import classes_of, encoded, lay, made, spec_for
 
 from vtabflow.files import read_json, sha256, write_json
-from vtabflow.prepare import audit, lossy, store
+from vtabflow.prepare import audit, imagenet, lossy, store
 from vtabflow.prepare.datasets import DATASETS
 
 RNG = np.random.default_rng(0)
@@ -170,6 +171,25 @@ def test_official_counts(tmp_path):
     left_out = [{"file": "x", "reason": "is broken"}]
     assert found(tfds_store(tmp_path / "2", "cifar100", cifar(test=299), skipped=left_out))[1] == 0
     assert found(tfds_store(tmp_path / "3", "cifar100", cifar(20, 20, 20), counts="any"))[1] == 0
+
+
+def test_imagenets_counts(tmp_path, monkeypatch):
+    """The last 40 of 1,024 shards are val (methods.md 2.4); what was left out by name is no mismatch."""
+    monkeypatch.setattr(imagenet, "DATASET", replace(imagenet.DATASET, counts={"train": 1024}))
+
+    def upstream(name, counts="official", skipped=(), **sizes):
+        arrays = {split: np.zeros((n, 8, 8, 3), np.uint8) for split, n in {"train": 984, "val": 40, **sizes}.items()}
+        spec = tfds_store(tmp_path / name, "imagenet", {**arrays, "test": arrays["val"][:0]}, counts=counts, rows="all")
+        manifest = read_json(folder(spec) / "manifest.json")
+        manifest["skipped"] = list(skipped)
+        write_json(folder(spec) / "manifest.json", manifest)
+        return found({**spec, "source": "imagenet"})
+
+    assert upstream("whole")[1] == 0
+    text, code = upstream("less", train=983)
+    assert code == 1 and "its counts are not ImageNet's (train 983 of 984)" in text
+    assert upstream("broken", train=983, skipped=[{"file": "x", "reason": "is broken"}])[1] == 0
+    assert upstream("cut", train=900, counts="any")[1] == 0
 
 
 def test_integer_ids_are_unique_in_a_split_of_tfds_alone(tmp_path):

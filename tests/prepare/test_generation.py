@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import re
+import sys
+import tarfile
 import threading
 import time
 import tracemalloc
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from miniatures.place import Places
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare import generation, tfds
+from vtabflow.prepare import generation, imagenet, records, tfds
 from vtabflow.prepare.datasets import DATASETS
 from vtabflow.prepare.generation import MatImages, load_json
 
@@ -146,3 +148,55 @@ def test_what_tfds_raises_is_told_in_a_sentence(tmp_path, error, kind, words):
         told = tfds.explained(dataset, places, raised)
         assert isinstance(told, kind) and re.search(f"^dataset sun397: .*{words}", str(told)), told
         assert "\n" not in str(told)
+
+
+def test_the_file_in_hand_is_named(tmp_path):
+    told = str(tfds.explained(DATASETS["kitti"], Places.under(tmp_path).spec(), ValueError("!_src.empty()"), "a/1.png"))
+    assert "(a/1.png in its archive: !_src.empty()): check" in told
+
+
+def test_reasons_of_tensorflow_are_told_without_its_own_places():
+    text = (
+        "{{function_node __wrapped__DecodeImage_device_/job:localhost}} Unknown format. [Op:DecodeImage] name: \nmore"
+    )
+    assert records._first_line(ValueError(text)) == "Unknown format"
+    assert records._first_line(ValueError("[Errno 2] No such file")) == "[Errno 2] No such file"
+    assert records._first_line(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize("module", ["tensorflow", "tensorflow_datasets"])
+def test_without_tensorflow_the_way_to_it_is_named(tmp_path, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    places = Places.under(tmp_path).spec()
+    spec = {"dataset": "cifar100", "settings": {"version": "3.0.2", "counts": "any"}, "places": places}
+    for start in (tfds.make, imagenet.Prepared):
+        with pytest.raises(UserError, match=r"not installed here .*`make tfds` or `pip install 'vtabflow\[tfds\]'`"):
+            start(spec)
+
+
+def test_a_generation_that_fails_leaves_nothing_half_made(tmp_path):
+    """Least of all where the disk is full. What another dataset is unpacking stays."""
+    dataset, places = DATASETS["cifar100"], Places.under(tmp_path).spec()
+    records = tfds.folder_of(places, dataset, dataset.version)
+    (name,) = tfds._archives(dataset)
+    extracted = tmp_path / "downloads/extracted"
+    half = [records.with_name(f"incomplete.AB12_{records.name}"), extracted / f"incomplete.1f_TAR_GZ.{name}"]
+    whole = [extracted / f"TAR_GZ.{name}", extracted / "incomplete.1f_ZIP.another.zip"]
+    with pytest.raises(RunError, match="no space"), tfds._alone(dataset, places):
+        for folder in (*half, *whole):
+            folder.mkdir(parents=True)
+        raise RunError("no space")
+    assert not any(folder.exists() for folder in half) and all(folder.exists() for folder in whole)
+
+
+def test_a_broken_archive_is_sought_where_it_lies(tmp_path):
+    places = Places.under(tmp_path).spec()
+    told = str(tfds.explained(imagenet.DATASET, places, tarfile.ReadError("unexpected end of data"), "n01440764.tar"))
+    assert f"cut off or broken (at n01440764.tar: unexpected end of data); bring it whole to {places['manual']}" in told
+    assert f"remove it from {places['downloads']}" in str(tfds.explained(DATASETS["clevr"], places, EOFError("x")))
+
+
+def test_a_nested_tree_is_not_to_be_removed(tmp_path):
+    (tmp_path / "train/train/n01440764").mkdir(parents=True)
+    with pytest.raises(UserError, match="is nested; move what is in it one level up"):
+        imagenet.Tree({"places": {"tree": str(tmp_path)}})

@@ -366,7 +366,7 @@ def test_the_ten_percent_builder_and_a_list_give_the_same_images(mini):
     theirs = {example["file_name"].decode(): (example["image"], int(example["label"])) for example in source}
     path = root / "names.txt"
     path.write_text("".join(f"{name}\n" for name in names))
-    rows = listed(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), store.ids("train"))
+    rows, _ = listed(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), store.ids("train"))
     images, labels, ids = (
         drawn_from.open_images(store, "train", 8),
         store.labels("imagenet", "train"),

@@ -74,7 +74,10 @@ def test_what_is_written_is_what_is_read(tmp_path, channels):
             assert manifest["histogram"][task][split] == by_hand
         assert manifest["counts"][split] == count and manifest["shape"][split] == [6, 4, channels]
     assert manifest == opened.manifest == json.loads(Path(spec["manifest"]).read_text())
-    assert manifest["spec"] == spec and manifest["class_names"]["two"][0] == "i"
+    assert (
+        manifest["spec"] == {name: value for name, value in spec.items() if name != "places"}
+        and manifest["class_names"]["two"][0] == "i"
+    )
     files = {str(path.relative_to(spec["folder"])) for path in Path(spec["folder"]).rglob("*") if path.is_file()}
     assert set(manifest["sha256"]) == files - {"manifest.json"}
     assert all(sha256(Path(spec["folder"]) / name) == value for name, value in manifest["sha256"].items())

@@ -1,5 +1,8 @@
 """Pre-training on a packed store: the same batches as from arrays, the step from spec to card, and being interrupted."""
 
+import os
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +87,34 @@ def packed_spec(stores, make_spec, tmp_path):
         return {**spec, "upstream": {**upstream, "size": SIZE, "subset": subset}}
 
     return make
+
+
+def test_a_file_is_held_against_the_manifest_once(stores, tmp_path, monkeypatch):
+    """138 GB a process otherwise. Again when the file or the manifest has changed, and where nothing can be noted."""
+    monkeypatch.chdir(tmp_path)
+    folder, read = tmp_path / "copy", []
+    shutil.copytree(stores[0].folder, folder)
+    old = time.time() - 60
+    monkeypatch.setattr(store, "sha256", lambda path: read.append(Path(path).name) or sha256(path))
+    monkeypatch.setattr(packed, "SETTLED_NS", -1)
+
+    def opened():
+        read.clear()
+        images = packed.open_images(store.open_store(folder), "train", SIZE)[:2]
+        return len(images), list(read)
+
+    assert opened() == (2, ["train.array_record"])
+    assert opened() == (2, [])
+    os.utime(folder / "train.array_record", (old, old))
+    assert opened() == (2, ["train.array_record"]) and opened() == (2, [])
+    packed.VERIFIED.write_text("{")
+    assert opened() == (2, ["train.array_record"])
+    data = bytearray((folder / "train.array_record").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "train.array_record").write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(UserError, match="SHA-256 differs"):
+            opened()
 
 
 def test_batches_are_those_of_an_array_of_the_same_pictures(stores):

@@ -126,7 +126,8 @@ def test_the_labelled_subset_can_be_listed_in_a_file(upstream_folder, tmp_path):
     up = Upstream(store, spec, {"few": "subset"}, 6, 0, CPU)
     assert up.members == ["train-3", "train-7", "train-90"] and sorted(set(up.orders["few"][0])) == [3, 7, 90]
     assert up.subset == {**how, "images": 3, "digest": digest(up.members)}
-    assert listed(str(path), sha256(path), ["a/train-3", "b/train-7", "a/train-90", "c/x"]).tolist() == [0, 1, 2]
+    found, out = listed(str(path), sha256(path), ["a/train-3", "b/train-7", "a/train-90", "c/x"])
+    assert found.tolist() == [0, 1, 2] and out == 0
     for ids in (["a/train-3", "b/train-3", "train-7", "train-90"], ["train-7", "train-90"]):
         with pytest.raises(UserError, match="1 of its 3 lines, such as train-3,"):
             listed(str(path), sha256(path), ids)
@@ -135,6 +136,20 @@ def test_the_labelled_subset_can_be_listed_in_a_file(upstream_folder, tmp_path):
     path.write_text("\n")
     with pytest.raises(UserError, match="nothing in it"):
         listed(str(path), sha256(path), names)
+
+
+def test_a_list_may_name_images_that_are_held_out(upstream_folder, tmp_path, capsys):
+    """S4L drew its list from all of ImageNet: what lies in the hold-out is left out, counted, and never trained on."""
+    store, path = open_store(upstream_folder), tmp_path / "list.txt"
+    path.write_text("\n".join(["train-7", store.ids("val")[5], "train-3", store.ids("val")[0]]))
+    how = {"file": str(path), "sha256": sha256(path)}
+    spec = {"dataset": "corners", "folder": "x", "task": "corners", "subset": how}
+    up = Upstream(store, spec, {"few": "subset"}, 2, 0, CPU)
+    assert up.members == ["train-3", "train-7"] and up.subset["held_out"] == 2
+    assert "2 of its images are held out, 2 are used" in capsys.readouterr().out
+    path.write_text(store.ids("val")[5])
+    with pytest.raises(UserError, match="nothing in it"):
+        Upstream(store, {**spec, "subset": {**how, "sha256": sha256(path)}}, {"few": "subset"}, 2, 0, CPU)
 
 
 class NoLabels:

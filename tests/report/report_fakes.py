@@ -73,7 +73,7 @@ def page_spec(
         "evaluation": "finetune",
         "cells": cells,
         "settings": {"title": title, "theme": theme},
-        "left_out": {"methods": [], "tasks": [], "vtab": []},
+        "left_out": {"methods": [], "tasks": [], "vtab": [], "cut": False},
         "code": "1",
     }
 

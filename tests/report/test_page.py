@@ -111,7 +111,9 @@ def test_percent_in_figures_fractions_in_files(made):
     rows = (root / spec["folder"] / "summary.csv").read_text().splitlines()
     assert any(row.startswith("from-scratch,") and ",all,0.4," in row for row in rows)
     plots = (root / spec["folder"] / "plots.csv").read_text().splitlines()
-    assert plots[0] == "method,1k,full" and any(row.startswith("From-Scratch,40.0,") for row in plots)
+    assert plots[0] == "method,1k,1k tasks,full,full tasks" and any(
+        row.startswith("From-Scratch,40.0,") for row in plots
+    )
 
 
 def test_pngs_are_double(made):
@@ -239,12 +241,18 @@ def test_a_mean_over_some_of_vtabs_tasks_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     real = [task | {"source": "tfds", "id": task["dataset"].removesuffix("-standin")} for task in TASKS]
     spec = page_spec(tasks=real)
-    spec["left_out"] = {"methods": ["Rotation"], "tasks": ["Resisc45"], "vtab": ["Resisc45", "Retinopathy"]}
+    spec["left_out"] = {
+        "methods": ["Rotation"],
+        "tasks": ["Resisc45"],
+        "vtab": ["Resisc45", "Retinopathy"],
+        "cut": True,
+    }
     write_scores(spec, accuracy)
     step.run(spec)
     text = " ".join(Reader((Path(spec["folder"]) / "index.html").read_text()).seen)
     assert "means are over 4 of VTAB’s 6 tasks, without Resisc45 and Retinopathy" in text
     assert "Without Rotation: their upstream images are not there" in text
+    assert "they may be cuts of them" in text
     assert "4 tasks" in text.split("Against scratch")[0]
     summary = (Path(spec["folder"]) / "summary.csv").read_text().splitlines()
     assert summary[0].endswith("n_tasks") and summary[1].endswith(",4")

@@ -103,9 +103,10 @@ def test_summary_json_and_plots():
     assert set(summary["budgets"]["1k"]["rotation"]) == {"all", "natural", "specialized", "structured", "n_tasks"}
     json.dumps(summary, allow_nan=False)
     plots = scores.plots_table(scores.summary_table(made))
-    assert list(plots.columns) == ["method", "1k", "full"] and len(plots) == 2
+    assert list(plots.columns) == ["method", "1k", "1k tasks", "full", "full tasks"] and len(plots) == 2
     row = plots.set_index("method").loc["Rotation"]
     assert row["1k"] == round(100 * sum(values) / 4, 2) and row.isna()["full"]
+    assert (row["1k tasks"], row["full tasks"]) == (4, 0)
 
 
 def test_gain_is_paired_and_over_common_tasks():

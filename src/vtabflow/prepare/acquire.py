@@ -6,6 +6,7 @@ hash what it finds there, so the SHA-256 is verified here; what was verified is 
 """
 
 import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 from vtabflow.errors import RunError, UserError
 from vtabflow.files import read_json, sha256, write_json
-from vtabflow.prepare.archives import ARCHIVES, EXTRACTED, RECORDS, Archive
+from vtabflow.prepare.archives import ARCHIVES, EXTRACTED, INNER_EXTRACTED, RECORDS, Archive
 from vtabflow.prepare.by_hand import missing_by_hand
 from vtabflow.prepare.download import Dead, addresses, download, gigabytes
 
@@ -96,7 +97,7 @@ def fetch(dataset: Built, places: Places, checksums: Mapping[str, Any] | None = 
     with _locked(folder, dataset.id):
         for each in files:
             if each.path.exists():
-                _verify(dataset, each)
+                _verify(dataset, places, each)
         _take_what_a_person_brought(dataset, places, files)
         missing = [each for each in files if not each.path.exists()]
         _check_room(dataset, places, files, missing)
@@ -113,7 +114,7 @@ def _is_verified(each: Wanted) -> bool:
     return noted is not None and noted.get("file") == [status.st_size, status.st_mtime_ns, each.sha256]
 
 
-def _verify(dataset: Built, each: Wanted) -> None:
+def _verify(dataset: Built, places: Places, each: Wanted) -> None:
     """Hash what lies in the cache, unless that was done before. UserError if it is another file."""
     if not _is_verified(each):
         found = sha256(each.path)
@@ -123,7 +124,7 @@ def _verify(dataset: Built, each: Wanted) -> None:
                 f"instead of {each.sha256}): remove it and run again, or, if {each.archive.url} was released anew, put its "
                 "SHA-256 into the file prepare.tfds.checksums"
             )
-        _note(each, ours=False)
+        _noted(dataset, places, each, ours=False)
     _write_info(dataset, each)
 
 
@@ -144,7 +145,7 @@ def _take_what_a_person_brought(dataset: Built, places: Places, files: Sequence[
                 )
             _link(candidate, each.path)
             _write_info(dataset, each)
-            _note(each, ours=True)
+            _noted(dataset, places, each, ours=True)
             break
 
 
@@ -179,7 +180,7 @@ def _download(dataset: Built, places: Places, each: Wanted) -> None:
             continue
         os.replace(part, each.path)
         _write_info(dataset, each)
-        _note(each, ours=True)
+        _noted(dataset, places, each, ours=True)
         return
     place = by_hand_places(dataset, places, each)[0]
     anew = "; if it was released anew, put its SHA-256 into the file prepare.tfds.checksums"
@@ -218,9 +219,15 @@ def _notes(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _note(each: Wanted, ours: bool) -> None:
+def _noted(dataset: Built, places: Places, each: Wanted, ours: bool) -> None:
+    """Remember an archive that was verified; what TFDS unpacked of another one in its place, and would take, goes."""
     status = each.path.stat()
     noted = _notes(each.path.parent)
+    if each.path.name in noted and noted[each.path.name].get("file", [])[-1:] != [each.sha256]:
+        extracted = Path(places["downloads"], "extracted")
+        inner = (extracted / name for name in INNER_EXTRACTED.get(dataset.id, ()))
+        for old in (*extracted.glob(f"*.{glob.escape(each.path.name)}"), *inner):
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     entry = {"file": [status.st_size, status.st_mtime_ns, each.sha256], "ours": ours}
     with suppress(RunError):  # a folder that is read-only is hashed again next time
         write_json(each.path.parent / ".verified.json", {**noted, each.path.name: entry})
@@ -240,7 +247,7 @@ def _locked(folder: Path, dataset: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise RunError(
-            f"{dataset}: cannot write to {folder}: {reason}; mend the permission or set prepare.tfds.downloads"
+            f"{dataset}: cannot write to {folder}: {reason}; mend the permission or set prepare.tfds.downloads, then run again"
         ) from error
     try:
         try:

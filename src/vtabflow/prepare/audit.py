@@ -185,17 +185,10 @@ def _any_counts(spec: Spec) -> bool:
 
 
 def _expected(spec: Spec, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """A store from TFDS against VTAB's own counts and classes (datasets.py, splits.py), less images left out by name."""
-    dataset = DATASETS.get(spec["dataset"])
-    if spec["source"] != "tfds" or dataset is None:
+    """A store from TFDS or of ImageNet against the published counts and classes, less images left out by name."""
+    wanted = _wanted(spec, manifest)
+    if wanted is None:
         return
-    # Of counts that an older TFDS made, those that these records have.
-    of_records = manifest.get("tfds_counts", {})
-    counts = {name: n for name, n in dataset.older_counts.items() if of_records.get(name) == n}
-    wanted = {
-        split: rows_wanted(spec, split, stop - start)
-        for split, (_, start, stop) in parts(dataset.split_rule, {**dataset.counts, **counts}).items()
-    }
     left_out = len(manifest["skipped"])
     short = {split: wanted[split] - manifest["counts"][split] for split in SPLITS}
     if any(short.values()) and (min(short.values()) < 0 or sum(short.values()) > left_out):
@@ -204,7 +197,8 @@ def _expected(spec: Spec, manifest: Mapping[str, Any]) -> Iterator[str]:
         )
         cure = "remove the store and the TFDS records that it was made from, and run `vtabflow prepare` again"
         allowed = "prepare.tfds.counts of its study is any"
-        yield f"its counts are not VTAB's ({named}): {allowed if _any_counts(spec) else cure}"
+        whose = "ImageNet's" if spec["source"] == "imagenet" else "VTAB's"
+        yield f"its counts are not {whose} ({named}): {allowed if _any_counts(spec) else cure}"
     for task, classes in manifest["classes"].items():
         if spec["classes"].get(task) != classes:
             yield f"task {task} has {classes} classes in the manifest and {spec['classes'].get(task)} in the study"
@@ -212,6 +206,26 @@ def _expected(spec: Spec, manifest: Mapping[str, Any]) -> Iterator[str]:
             both = np.add(manifest["histogram"][task]["train"], manifest["histogram"][task]["val"])
             if not both.all():
                 yield f"class {int(np.argmin(both))} of {task} has no image in train and val"
+
+
+def _wanted(spec: Spec, manifest: Mapping[str, Any]) -> dict[str, int] | None:
+    """The published counts of a store's splits (datasets.py and splits.py; methods.md 2.4); None where there are none."""
+    if spec["source"] == "imagenet":
+        from vtabflow.prepare import imagenet
+
+        total = imagenet.DATASET.counts["train"]
+        border = total * imagenet.TRAIN_SHARDS // imagenet.SHARDS
+        return {"train": border, "val": total - border, "test": 0}
+    dataset = DATASETS.get(spec["dataset"])
+    if spec["source"] != "tfds" or dataset is None:
+        return None
+    # Of counts that an older TFDS made, those that these records have.
+    of_records = manifest.get("tfds_counts", {})
+    counts = {name: n for name, n in dataset.older_counts.items() if of_records.get(name) == n}
+    return {
+        split: rows_wanted(spec, split, stop - start)
+        for split, (_, start, stop) in parts(dataset.split_rule, {**dataset.counts, **counts}).items()
+    }
 
 
 def _copy(spec: Spec, root: Path, manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -59,7 +59,17 @@ def _resisc45(manual: Path, official: bool) -> list[str]:
             return [
                 f"class folders are doubled: move the images of {folder / name / name} (and the others like it) one up."
             ]
-    if len(classes) != RESISC45_CLASSES:
+    more = [name for name in classes if not classes[name]] if len(classes) > RESISC45_CLASSES else []
+    if more and len(classes) - len(more) == RESISC45_CLASSES:
+        classes = {name: n for name, n in classes.items() if n}
+        found.append(
+            f"{folder} has folders that are no classes ({_listed(more)}): remove what holds no .jpg file from it."
+        )
+    elif len(classes) > RESISC45_CLASSES:
+        found.append(
+            f"{folder} has {len(classes)} class folders and should have {RESISC45_CLASSES}: remove those that the rar has not."
+        )
+    elif len(classes) < RESISC45_CLASSES:
         found.append(
             f"{folder} has {len(classes)} class folders and should have {RESISC45_CLASSES}: unpack the rar again."
         )
@@ -67,7 +77,7 @@ def _resisc45(manual: Path, official: bool) -> list[str]:
     if fault:
         listed = _listed([f"{name} has {n}" for name, n in fault.items()])
         found.append(
-            f"classes of {folder} without their {RESISC45_PER_CLASS} .jpg files ({listed}): unpack the rar again."
+            f"classes of {folder} without their {RESISC45_PER_CLASS} .jpg files ({listed}): empty them and unpack the rar again."
         )
     return found
 

@@ -35,8 +35,11 @@ PIECE = 1 << 20  # characters or bytes of a file that is
 
 
 @contextmanager
-def surroundings(dataset: Dataset) -> Iterator[None]:
-    """Generate one dataset: folders sorted, memory bounded, progress in lines. Not for two threads at once."""
+def surroundings(dataset: Dataset, reading: list[str]) -> Iterator[None]:
+    """Generate one dataset: folders sorted, memory bounded, progress in lines. Not for two threads at once.
+
+    `reading` has the name of the file of an archive that the builder is at, if it goes through one file by file.
+    """
     from tensorflow_datasets.core import dataset_builder, shuffle, utils
     from tensorflow_datasets.core.download import extractor
     from tensorflow_datasets.core.download.resource import ExtractMethod
@@ -49,6 +52,14 @@ def surroundings(dataset: Dataset) -> Iterator[None]:
             yield item
             if unit == " examples":
                 progress.add(1)
+
+    walk = extractor.iter_archive
+
+    def named(path: Any, method: Any) -> Iterator[tuple[str, Any]]:
+        for name, stream in walk(path, method):
+            reading[:] = [name]
+            yield name, stream
+        reading.clear()
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
@@ -63,6 +74,7 @@ def surroundings(dataset: Dataset) -> Iterator[None]:
             (dataset_builder.DatasetBuilder, "_log_download_done", lambda _: None),
             (shuffle, "MAX_MEM_BUFFER_SIZE", SHUFFLE_BYTES),
             (extractor, "_copy", unpacking.copy),
+            (extractor, "iter_archive", named),
             (extractor.get_extractor(), "_executor", unpacking),
             *(_lean_clevr() if dataset.id == "clevr" else []),
             *(_lean_dsprites() if dataset.id == "dsprites" else []),

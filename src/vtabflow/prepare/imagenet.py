@@ -100,8 +100,9 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
         UserError: no tars, no records or no tree; other counts than ImageNet's; a class without an image.
         RunError: damaged records, no space, no permission.
     """
-    # TensorFlow reads this when it is imported: its remarks on the processor are not for users of this step.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from vtabflow.prepare.tfds import quiet
+
+    quiet()  # a CMYK file of a tree takes TensorFlow as well
     source: Source = Tree(spec) if spec["settings"]["from"] == "tree" else Prepared(spec)
     check_count(spec, source)
     border = source.count * TRAIN_SHARDS // SHARDS
@@ -177,6 +178,11 @@ class Tree:
         for wnid in self.class_names:
             files = self._files(wnid)
             if not files:
+                if any(entry.is_dir() for entry in _visible(self.root / wnid)):
+                    raise UserError(
+                        f"{self.root / wnid} has folders and no .JPEG file: a folder is nested; move what is in it one level "
+                        "up, or set `prepare.imagenet.tree` to the one that holds train/<wnid>/*.JPEG"
+                    )
                 raise UserError(f"{self.root / wnid} has no .JPEG file: bring the class's images, or remove the folder")
             names += files
             counts.append(len(files))
@@ -220,8 +226,9 @@ class Prepared:
     """TFDS' records of imagenet2012: those that lie in places["tfds"], else those that TFDS makes there of the tars."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        from vtabflow.prepare.tfds import generated, prepared
+        from vtabflow.prepare.tfds import check_installed, generated, prepared
 
+        check_installed(DATASET)
         settings, places = spec["settings"], spec["places"]
         versions = dict.fromkeys((settings["version"], DATASET.version, *DATASET.readable))
         there = (prepared(places, DATASET, version) for version in versions)

@@ -8,6 +8,7 @@ lie, one after another, and only as far as they are wanted. Images are decoded b
 import hashlib
 import json
 import mmap
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -358,7 +359,9 @@ def _only_own_features(folder: Path, dataset: Dataset) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    # TensorFlow's texts begin and end with the operation's place in its program.
+    text = re.sub(r"^\{\{.*\}\}|\[Op:\w+\]( name:)?", "", (str(error).strip().splitlines() or [""])[0]).strip(" .")
+    return text[:200] or type(error).__name__
 
 
 def _clock(seconds: float) -> str:

@@ -175,7 +175,8 @@ class Making:
             "sha256": {},
             "skipped": [dict(entry) for entry in skipped],
             **(more or {}),
-            "spec": dict(spec),
+            # Where the records lay is this machine's affair; the manifest goes to others.
+            "spec": {name: value for name, value in spec.items() if name != "places"},
         }
         self.arrays.clear()
         for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):

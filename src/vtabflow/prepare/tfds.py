@@ -36,7 +36,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
         RunError: damaged archives or records, no space, no permission.
     """
     dataset, settings, places = DATASETS[spec["dataset"]], spec["settings"], spec["places"]
-    _quiet()
+    check_installed(dataset)
     folder = prepared(places, dataset, settings["version"]) or generated(dataset, settings, places)
     records = Records(folder, dataset)
     official = settings["counts"] == "official"
@@ -79,6 +79,19 @@ def prepared(places: Mapping[str, Any], dataset: Dataset, version: str) -> Path 
     """The folder of a version's records if they are there and whole: TFDS gives a folder its name last. Light."""
     folder = folder_of(places, dataset, version)
     return folder if (folder / "dataset_info.json").is_file() else None
+
+
+def check_installed(dataset: Dataset) -> None:
+    """UserError unless TensorFlow and TFDS can be imported."""
+    quiet()
+    try:
+        import tensorflow  # noqa: F401
+        import tensorflow_datasets  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"dataset {dataset.id}: TensorFlow and TFDS, by which it is prepared, are not installed here "
+            f"({_shortened(str(error))}): install them with `make tfds` or `pip install 'vtabflow[tfds]'`, then run again"
+        ) from error
 
 
 def check_counts(records: Records, official: bool) -> None:
@@ -146,16 +159,16 @@ def generated(dataset: Dataset, settings: Mapping[str, Any], places: Mapping[str
 
         acquire.fetch(dataset, places, settings["checksums"])
         print(f"{dataset.id}: TFDS makes its records at {folder}", flush=True)
-        with _explained(dataset, places):
-            _download_and_prepare(dataset, places)
+        with _explained(dataset, places) as reading:
+            _download_and_prepare(dataset, places, reading)
         acquire.generated(places, dataset, folder)
     return folder
 
 
-def _download_and_prepare(dataset: Dataset, places: Mapping[str, Any]) -> None:
+def _download_and_prepare(dataset: Dataset, places: Mapping[str, Any], reading: list[str]) -> None:
     import tensorflow_datasets as tfds
 
-    with surroundings(dataset):
+    with surroundings(dataset, reading):
         builder = tfds.builder_cls(dataset.builder)(
             data_dir=places["tfds"], version=dataset.version, **({"config": dataset.config} if dataset.config else {})
         )
@@ -168,7 +181,7 @@ def _download_and_prepare(dataset: Dataset, places: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _alone(dataset: Dataset, places: Mapping[str, Any]) -> Iterator[None]:
-    """One generation of a dataset at a time, without what killed ones left: their folders have TFDS' working names."""
+    """One generation of a dataset at a time, without what killed and failed ones left."""
     root = Path(places["tfds"])
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -179,17 +192,30 @@ def _alone(dataset: Dataset, places: Mapping[str, Any]) -> Iterator[None]:
             "`prepare.tfds.folder` to another one, then run again"
         ) from error
     try:
+        locked = False
         with suppress(OSError):  # a file system without locks: then nothing is swept there either
             fcntl.flock(lock, fcntl.LOCK_EX)
-            folder = folder_of(places, dataset, dataset.version)
-            for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
-                shutil.rmtree(left, ignore_errors=True)
-            for left in Path(places["downloads"], "extracted").glob("incomplete.*"):
-                if any(name in left.name for name in _archives(dataset)):
-                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
-        yield
+            locked = True
+            _sweep(dataset, places)
+        try:
+            yield
+        except BaseException:
+            if locked:
+                _sweep(dataset, places)
+            raise
     finally:
         os.close(lock)
+
+
+def _sweep(dataset: Dataset, places: Mapping[str, Any]) -> None:
+    """Remove what a generation that did not end well left: folders and files with TFDS' working names."""
+    folder = folder_of(places, dataset, dataset.version)
+    for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in Path(places["downloads"], "extracted").glob("incomplete.*"):
+        if any(name in left.name for name in _archives(dataset)):
+            with suppress(OSError):
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
 
 
 def _archives(dataset: Dataset) -> list[str]:
@@ -202,18 +228,19 @@ def _archives(dataset: Dataset) -> list[str]:
 
 
 @contextmanager
-def _explained(dataset: Dataset, places: Mapping[str, Any]) -> Iterator[None]:
-    """Whatever TFDS and its libraries raise while they generate, as one sentence."""
+def _explained(dataset: Dataset, places: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Whatever TFDS and its libraries raise while they generate, as one sentence; gives the list for `surroundings`."""
+    reading: list[str] = []
     try:
-        yield
+        yield reading
     except (UserError, RunError, MemoryError):
         raise
     except Exception as error:
-        raise explained(dataset, places, error) from error
+        raise explained(dataset, places, error, *reading) from error
 
 
-def explained(dataset: Dataset, places: Mapping[str, Any], error: BaseException) -> UserError | RunError:
-    """The error of TFDS as ours: no space, a broken archive, a missing file, or TFDS' own words."""
+def explained(dataset: Dataset, places: Mapping[str, Any], error: BaseException, at: str = "") -> UserError | RunError:
+    """The error of TFDS as ours: no space, a broken archive, a missing file, or TFDS' own words and the file `at` hand."""
     chain: list[BaseException] = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
         chain.append(inner)
@@ -227,9 +254,11 @@ def explained(dataset: Dataset, places: Mapping[str, Any], error: BaseException)
     where = next((text for one, text in zip(chain, texts, strict=True) if type(one).__name__ == "ExtractError"), "")
     reason = _shortened(where or texts[-1] or type(chain[-1]).__name__)
     if where or kinds & {"ReadError", "BadZipFile", "BadGzipFile", "EOFError", "DataLossError", "JSONDecodeError"}:
+        brought = f"bring it whole to {places['manual']}, then run again"
+        fetched = f"remove it from {places['downloads']} and run again, or put a whole one there by hand"
         return RunError(
-            f"{head}: an archive is cut off or broken ({reason}); remove it from {places['downloads']} and run again, "
-            "or put a whole one there by hand"
+            f"{head}: an archive is cut off or broken ({f'at {at}: ' if at else ''}{reason}); "
+            f"{brought if dataset.by_hand else fetched}"
         )
     if kinds & {"FileNotFoundError", "NotFoundError"}:
         places_named = f"{places['manual']} (by hand) or {places['downloads']}"
@@ -237,7 +266,7 @@ def explained(dataset: Dataset, places: Mapping[str, Any], error: BaseException)
     if any(isinstance(one, PermissionError) for one in chain):
         return RunError(f"{head}: {reason}; mend the permission, then run again")
     return RunError(
-        f"{head} ({reason}): check the files in {places['downloads']} and {places['manual']}, then run again"
+        f"{head} ({f'{at} in its archive: ' if at else ''}{reason}): check the files in {places['downloads']} and {places['manual']}, then run again"
     )
 
 
@@ -246,7 +275,7 @@ def _shortened(text: str) -> str:
     return line if len(line) <= 300 else f"{line[:300]}..."
 
 
-def _quiet() -> None:
+def quiet() -> None:
     # Read when the libraries are imported: remarks on the processor or an encoder are not for users of this step.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")

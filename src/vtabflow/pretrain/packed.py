@@ -5,10 +5,13 @@ TensorFlow, whose quicker inverse transform is off by a level on average. Of the
 for a picture of 500 x 375, Pillow's 1.21 ms; their pixels are equal. Scaled decoding would be other pixels.
 """
 
+import fcntl
 import io
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -20,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from vtabflow.errors import RunError, UserError
+from vtabflow.files import read_json, write_json
 from vtabflow.prepare.packed import FORMATS, file_name, is_packed
 from vtabflow.prepare.store import HALF
 
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
 JPEG = b"\xff\xd8\xff"
 # Rows that a GPU decodes at a time, and that it resizes at a time: the corners of 32 images of 256 x 256 are 0.2 GB.
 DEVICE_ROWS, RESIZED_ROWS = 128, 32
+# Which files were found to be what their manifest says, by their size and times.
+VERIFIED = Path("scratch/verified.json")
+SETTLED_NS = 2_000_000_000  # a file that is younger may change again without a new time
+SAID_BYTES = 10**9  # from here on reading a file takes a while
 
 
 def open_images(store: "Store", split: str, size: int | None) -> Any:
@@ -40,7 +48,57 @@ def open_images(store: "Store", split: str, size: int | None) -> Any:
         return store.images(split)
     if size is None:
         raise UserError(f"store {store.folder} holds image files of many sizes: say at which size they are wanted")
-    return Images(store.file(file_name(split)), store.manifest["counts"][split], size)
+    return Images(verified(store, file_name(split)), store.manifest["counts"][split], size)
+
+
+def verified(store: "Store", name: str) -> Path:
+    """`store.file(name)`, but a file that is as it was when its SHA-256 was last right is not read again.
+
+    ImageNet's 138 GB would cost each process of each method several minutes of one core, or of the disk. One process reads at a
+    time: the others wait and find its note. What changes in a file without its times is left to the checksum of each record.
+    """
+    path, wanted = store.folder / name, store.manifest["sha256"].get(name)
+    with _one_at_a_time():
+        notes, now = _notes(), _state(path)
+        if now is not None and notes.get(str(path.absolute())) == [wanted, *now]:
+            return path
+        if now is not None and now[0] > SAID_BYTES:
+            print(f"{path}: {now[0] / 1e9:.0f} GB are read once, to hold them against the manifest", flush=True)
+        store.file(name)
+        if now is not None and time.time_ns() - now[2] > SETTLED_NS:
+            kept = {place: note for place, note in notes.items() if Path(place).exists()}
+            with suppress(RunError):  # no room for the note: the file is read again next time
+                write_json(VERIFIED, {**kept, str(path.absolute()): [wanted, *now]})
+    return path
+
+
+def _notes() -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        noted = read_json(VERIFIED)
+        if isinstance(noted, dict):
+            return noted
+    return {}
+
+
+def _state(path: Path) -> list[int] | None:
+    with suppress(OSError):
+        found = path.stat()
+        return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    return None
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    try:
+        VERIFIED.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(VERIFIED.with_suffix(".lock"), "ab")  # noqa: SIM115 - closed below
+    except OSError:  # nothing can be noted here: every process reads for itself
+        yield
+        return
+    with lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Images:

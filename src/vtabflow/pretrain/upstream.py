@@ -65,11 +65,12 @@ def subset(labels: np.ndarray, classes: int, fraction: float, seed: int) -> np.n
     return np.sort(np.concatenate(chosen))
 
 
-def listed(path: str, digest_then: str, names: Sequence[str]) -> np.ndarray:
+def listed(path: str, digest_then: str, names: Sequence[str], held_out: Sequence[str] = ()) -> tuple[np.ndarray, int]:
     """Sorted indices of the images that a file lists, one a line, by example id or by file name where that is unique.
 
-    S4L's list of 128,000 ImageNet files is such a file (methods.md 2.4). UserError if the file is not the one that was
-    planned with, or lists what the upstream has not.
+    S4L's list of 128,000 ImageNet files is such a file (methods.md 2.4). It may have been drawn from all images: those of
+    `held_out` are left out, for no method trains on them. Returns the indices and how many were left out. UserError if the
+    file is not the one that was planned with, or lists what the upstream has not.
     """
     if sha256(path) != digest_then:
         raise UserError(f"{path} has changed since the study was planned; plan it again (`vtabflow check`)")
@@ -79,11 +80,13 @@ def listed(path: str, digest_then: str, names: Sequence[str]) -> np.ndarray:
         places[short] = None if short in places else i
     places |= {name: i for i, name in enumerate(names)}
     lines = list(dict.fromkeys(line.strip() for line in Path(path).read_text().splitlines() if line.strip()))
-    missing = [line for line in lines if places.get(line) is None]
-    if missing or not lines:
+    out = {*held_out, *(name.rsplit("/", 1)[-1] for name in held_out)} - set(places)
+    wanted = [line for line in lines if line not in out]
+    missing = [line for line in wanted if places.get(line) is None]
+    if missing or not wanted:
         what = f"{len(missing)} of its {len(lines)} lines, such as {missing[0]}," if missing else "nothing in it"
         raise UserError(f"{path}: {what} names one image of the upstream; list example ids or unique file names")
-    return np.sort(np.array([places[line] for line in lines], dtype=np.int64))
+    return np.sort(np.array([places[line] for line in wanted], dtype=np.int64)), len(lines) - len(wanted)
 
 
 class Upstream:
@@ -135,13 +138,17 @@ class Upstream:
                     "set the upstream's subset, such as fraction 0.1"
                 )
             assert labels is not None and self.classes is not None
-            names, how = store.ids("train"), spec["subset"]
+            names, how, out = store.ids("train"), spec["subset"], 0
             if "file" in how:
-                rows["subset"] = listed(how["file"], how["sha256"], names)
+                rows["subset"], out = listed(how["file"], how["sha256"], names, store.ids("val"))
             else:
                 rows["subset"] = subset(labels, self.classes, how["fraction"], how["seed"])
             self.members = [names[i] for i in rows["subset"]]
             self.subset = {**how, "images": len(self.members), "digest": digest(self.members)}
+            if out:
+                self.subset["held_out"] = out
+                if ranks.rank() == 0:
+                    print(f"{how['file']}: {out} of its images are held out, {len(self.members)} are used", flush=True)
         self.orders = {name: Order(rows[source], batch, seed, name) for name, source in streams.items()}
         self.labelled = {name for name, source in streams.items() if source != "images"}
         self.labels = None if labels is None else torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)

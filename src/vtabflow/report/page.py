@@ -120,6 +120,13 @@ def _left_out(spec: dict[str, Any]) -> list[Markup]:
         )
     elif out["tasks"]:
         said.append(Markup("Without {}.").format(listing(out["tasks"])))
+    if out["cut"]:
+        said.append(
+            Markup(
+                "VTAB’s datasets and ImageNet were taken as they were found, whatever their numbers of images "
+                "(<code>prepare.tfds.counts: any</code>): they may be cuts of them."
+            )
+        )
     if out["methods"]:
         said.append(Markup("Without {}: their upstream images are not there.").format(listing(out["methods"])))
     return said

@@ -154,10 +154,11 @@ def summary_json(spec: Spec, results: Results, cell_counts: dict[str, int]) -> d
 
 
 def plots_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """plots.csv, for `dvc plots show`: one row a method, its mean over all tasks in percent at each budget (empty without one)."""
+    """plots.csv, for `dvc plots show`: one row a method, its mean in percent at each budget (empty without one), and over how many tasks it is."""
     overall = summary.loc[summary["scope"] == "all"]
     table = pd.DataFrame({"method": overall["display"].drop_duplicates()}).set_index("method")
     for budget in ("1k", "full"):
-        means = overall.loc[overall["budget"] == budget].set_index("display")["mean"]
-        table[budget] = (100 * means.astype(float)).round(2)
+        rows = overall.loc[overall["budget"] == budget].set_index("display")
+        table[budget] = (100 * rows["mean"].astype(float)).round(2)
+        table[f"{budget} tasks"] = rows["n_tasks"]
     return table.reset_index()
