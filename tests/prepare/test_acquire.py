@@ -616,6 +616,13 @@ def test_retinopathy_is_looked_at(places, files, said):
     assert by_hand.missing_by_hand("diabetic-retinopathy", places) == []
 
 
+def test_records_of_a_version_that_cannot_be_read_are_none(places):
+    lay(Path(places["tfds"]), "resisc45/2.0.0/dataset_info.json")
+    assert by_hand.missing_by_hand("resisc45", places)
+    lay(Path(places["tfds"]), "resisc45/3.0.0/dataset_info.json")
+    assert by_hand.missing_by_hand("resisc45", places) == []
+
+
 def test_imagenet_is_looked_at(places):
     root = Path(places["manual"])
     lay(root, "imagenet/ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")

@@ -143,7 +143,7 @@ def test_sprites_are_stretched_and_their_ids_are_the_integer_keys(tmp_path):
     assert opened.labels("dsprites-location", "val").tolist() == [key % 32 // 2 for key in order[48:54]]
 
 
-def test_an_image_that_does_not_decode_is_named_and_leaves_no_gap(tmp_path, capsys):
+def test_an_image_that_does_not_decode_is_named_and_leaves_no_gap(tmp_path, capsys, monkeypatch):
     examples = textures(COUNTS)
     keys = [in_order("train", examples["train"])[i][0] for i in (3, 4, 119)]
     whole = dict(examples["train"])[keys[0]]["image"]
@@ -162,6 +162,16 @@ def test_an_image_that_does_not_decode_is_named_and_leaves_no_gap(tmp_path, caps
     assert [entry["file"] for entry in opened.manifest["skipped"]] == [f"train/{key}" for key in keys]
     assert all(entry["reason"].startswith("does not decode (") for entry in opened.manifest["skipped"])
     assert f"dtd: 3 images left out, first train/{keys[0]}, which does not decode" in capsys.readouterr().out
+    # The 1k budget's rows are the first of all that decode, and as many as ever.
+    monkeypatch.setitem(store.ROWS_1K, "train", 20)
+    step.run(
+        spec_for("dtd", places, tmp_path, rows="1k")
+        | {"folder": str(tmp_path / "small"), "manifest": str(tmp_path / "small.json")}
+    )
+    small = store.open_store(tmp_path / "small")
+    assert small.ids("train") == opened.ids("train")[:20] and len(small.manifest["skipped"]) == 2
+    assert np.array_equal(small.images("train"), opened.images("train")[:20])
+    assert np.array_equal(small.labels("dtd", "train"), opened.labels("dtd", "train")[:20])
 
 
 def test_a_split_without_a_readable_image_is_refused(tmp_path):
@@ -255,11 +265,12 @@ def test_an_image_of_another_size_than_the_datasets_is_refused(tmp_path):
         step.run(spec_for("eurosat", places, tmp_path, size=64))
 
 
-def test_a_description_that_names_other_code_is_refused(written, tmp_path):
+@pytest.mark.parametrize("spelling", ["pythonClassName", "python_class_name"])
+def test_a_description_that_names_other_code_is_refused(written, tmp_path, spelling):
     places = Places.under(tmp_path)
     shutil.copytree(written[1]["tfrecord"].tfds, places.tfds, dirs_exist_ok=True)
     path = places.tfds / "dtd/3.0.1/features.json"
-    text = path.read_text()
+    text = path.read_text().replace('"pythonClassName"', f'"{spelling}"')
     path.write_text(text.replace("tensorflow_datasets.core.features.text_feature.Text", "antigravity.Text", 1))
     with pytest.raises(UserError, match=r"dtd: .*features.json names antigravity.Text, which is no feature of TFDS"):
         step.run(spec_for("dtd", places, tmp_path))

@@ -33,7 +33,8 @@ def missing_by_hand(dataset: Any, places: Places, counts: str = "any") -> list[s
 def _has_records(name: str, places: Places) -> bool:
     known = DATASETS.get(name)
     below = Path(known.builder, known.config or "") if known else Path("imagenet2012")
-    return any(Path(places["tfds"], below).glob("*/dataset_info.json"))
+    versions = (known.version, *known.readable) if known else ("*",)
+    return any(any(Path(places["tfds"], below).glob(f"{version}/dataset_info.json")) for version in versions)
 
 
 def _resisc45(manual: Path, official: bool) -> list[str]:

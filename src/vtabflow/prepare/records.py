@@ -151,6 +151,12 @@ class Filled:
     ids: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
 
+    def extend(self, more: "Filled") -> None:
+        self.ids += more.ids
+        self.skipped += more.skipped
+        for task, labels in more.labels.items():
+            self.labels[task] += labels
+
 
 def shape_of(dataset: Dataset, size: int) -> tuple[int, int, int]:
     """(height, width, channels) of the store's images: the native ones if they are no larger than the target."""
@@ -161,15 +167,26 @@ def shape_of(dataset: Dataset, size: int) -> tuple[int, int, int]:
 
 
 def fill(records: Records, part: Part, images: np.ndarray, resizing: str, tasks: Sequence[str], name: str) -> Filled:
-    """Decode the first len(images) examples of `part` into `images`; those that do not decode leave no gap.
+    """Decode the first examples of `part` into `images`; those that do not decode leave no gap.
+
+    Another takes the place of one that does not decode while `part` has more: so the rows of the 1k budget are the first
+    of all, whatever is broken among them.
 
     Args: images uint8 (rounded) or float32 (N, H, W, C) on the 0..255 scale; resizing a name of resize.KINDS; name the
     split's name for the progress lines. Uses torch.get_num_threads() threads.
     Returns labels and ids of the images kept; the rest of `images` is to be cut off.
     Raises RunError on a damaged shard or an image of another size than the dataset's.
     """
-    split, start, _ = part
-    stop = start + len(images)
+    split, start, stop = part
+    found = Filled({task: [] for task in tasks})
+    while start < stop and (room := images[len(found.ids) :][: stop - start]).size:
+        found.extend(_fill(records, (split, start, start + len(room)), room, resizing, tasks, name))
+        start += len(room)
+    return found
+
+
+def _fill(records: Records, part: Part, images: np.ndarray, resizing: str, tasks: Sequence[str], name: str) -> Filled:
+    split, start, stop = part
     found = Filled({task: [] for task in tasks})
     work = _Work(records, images, resizing, tasks, records.parser(), records.names(split, start, stop), split, start)
     progress = Progress(f"{records.dataset.id}: {name}", len(images))
@@ -204,6 +221,8 @@ def fill(records: Records, part: Part, images: np.ndarray, resizing: str, tasks:
     for place, origin in enumerate(kept):
         if place != origin:
             images[place] = images[origin]
+            if place * images[:1].nbytes % RELEASE_BYTES < images[:1].nbytes:
+                _release(images)
     progress.end()
     return found
 
@@ -343,7 +362,9 @@ def _only_own_features(folder: Path, dataset: Dataset) -> None:
 
     def names(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
-            yield from (text for key in ("pythonClassName", "type") if isinstance(text := value.get(key), str))
+            # Protobuf reads both spellings of a name.
+            keys = ("pythonClassName", "python_class_name", "type")
+            yield from (text for key in keys if isinstance(text := value.get(key), str))
             for inner in value.values():
                 yield from names(inner)
 

@@ -48,8 +48,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
         for split, (name, start, stop) in parts(dataset.split_rule, records.counts).items():
             rows = rows_wanted(spec, split, stop - start)
             images = new.images(split, (rows, *shape), numbers)
-            part = (name, start, start + rows)
-            filled[split] = fill(records, part, images, spec["image"]["resize"], spec["tasks"], split)
+            filled[split] = fill(records, (name, start, stop), images, spec["image"]["resize"], spec["tasks"], split)
             new.keep(split, len(filled[split].ids))
         skipped = [entry for split in SPLITS for entry in filled[split].skipped]
         check_skipped(records, skipped, filled)
