@@ -3,7 +3,7 @@
 # make test | test-slow       the tests: under 25 minutes with the installation | the whole demo and many kills
 # make lint | format          what `make test` checks first | mend what can be mended
 # make schema                 write workflow/schemas/params.schema.json, for editors, after a change in study.py
-# make tfds                   add TFDS and TensorFlow to the environment, to prepare the real VTAB (1.8 GB; STUDY=vtab and the tests do it)
+# make tfds                   add TFDS and TensorFlow to the environment, to prepare the real VTAB (2 GB; STUDY=vtab and the tests do it)
 # make lock                   solve requirements.lock and requirements-tfds.lock again after a change in pyproject.toml
 
 PYTHON ?= python3

@@ -1,6 +1,5 @@
-"""Archives: the table against TFDS' own, and the way from an address or a person's hand to where TFDS looks."""
+"""Archives: the way from an address or a person's hand to where TFDS looks."""
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare import acquire, archives, by_hand, download
+from vtabflow.prepare import acquire, archives, download
 from vtabflow.prepare.archives import Archive
 from vtabflow.prepare.datasets import DATASETS
 
@@ -120,85 +119,6 @@ def setting(tmp_path, host, monkeypatch):
     made = Setting(host, places, target, tmp_path / "manual/cifar100/cifar-100-binary.tar.gz")
     made.registered(DATA)
     return made
-
-
-# ---- the table
-
-
-def test_the_table_is_what_the_builders_ask_for(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
-    from tensorflow_datasets.core.download.resource import get_dl_fname
-
-    class Recorded(Exception):
-        pass
-
-    class Recorder:
-        """Stands for TFDS' download manager: notes the addresses, and ends the builder's work."""
-
-        def __init__(self):
-            import etils.epath
-
-            self.urls, self.manual_dir = [], etils.epath.Path(tmp_path)
-
-        def download(self, given):
-            values = given.values() if isinstance(given, dict) else given if isinstance(given, list) else [given]
-            self.urls += [value if isinstance(value, str) else value.url for value in values]
-            raise Recorded
-
-        download_and_extract = download
-
-    for name in ("NWPU-RESISC45/airplane", "train", "test", "sample"):
-        (tmp_path / name).mkdir(parents=True)
-    for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
-        (tmp_path / name).touch()
-    known = {
-        **{name: (each.builder, each.config) for name, each in DATASETS.items()},
-        "imagenet-10pct": ("imagenet2012_subset", "10pct"),
-    }
-    assert set(archives.ARCHIVES) == set(known)
-    for name, (builder_name, config) in known.items():
-        builder = tfds.builder_cls(builder_name)(
-            data_dir=str(tmp_path / "tfds"), **({"config": config} if config else {})
-        )
-        if name in DATASETS:
-            assert str(builder.version) == DATASETS[name].version
-        recorder = Recorder()
-        with contextlib.suppress(Recorded):
-            list(builder._split_generators(recorder))
-        table = archives.ARCHIVES[name]
-        assert sorted(recorder.urls) == sorted(archive.url for archive in table), name
-        for archive in table:
-            registered = builder.url_infos[archive.url]
-            assert (archive.size, archive.sha256) == (int(registered.size), registered.checksum), archive.url
-            assert archive.name == registered.filename
-            assert archive.cached_name == get_dl_fname(archive.url, registered.checksum)
-    # protocol.md 1.4: automatic downloads sum to 85.8 GB.
-    total = sum(archive.size for name in DATASETS for archive in archives.ARCHIVES[name])
-    assert round(total / 1e9, 1) == 85.8
-    infos = tfds.builder_cls("imagenet2012").url_infos
-    assert sorted(file.size for file in archives.BY_HAND["imagenet"]) == sorted(
-        int(info.size) for info in infos.values()
-    )
-
-
-def test_every_dataset_has_sizes():
-    assert set(archives.RECORDS) == {*DATASETS, "imagenet"} and set(archives.EXTRACTED) <= set(DATASETS)
-    assert {name for name, each in DATASETS.items() if each.by_hand} | {"imagenet"} == set(archives.BY_HAND)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://www.a.org/x_data_of_000123/" + "long" * 30 + "-part.tar.gz",
-        "https://storage.googleapis.com/b/a.b/c d?e=f",
-        "http://h.s3-website.eu-central-1.amazonaws.com/00/n.tbz2",
-        "https://github.com/u/r/raw/x",
-    ],
-)
-def test_names_are_those_of_tfds(url):
-    resource = pytest.importorskip("tensorflow_datasets.core.download.resource")
-    checksum = hashlib.sha256(url.encode()).hexdigest()
-    assert archives.cached_name(url, checksum) == resource.get_dl_fname(url, checksum)
 
 
 # ---- downloads
@@ -511,126 +431,3 @@ def test_only_what_was_noted_counts_as_generated(setting, tmp_path):
     assert acquire.is_generated(setting.places, CIFAR, folder)
     (folder / "dataset_info.json").write_text('{"other": 1}')
     assert not acquire.is_generated(setting.places, CIFAR, folder)
-
-
-# ---- what a person has to do
-
-
-@pytest.fixture
-def places(tmp_path):
-    return {name: str(tmp_path / name) for name in ("tfds", "downloads", "manual")}
-
-
-def lay(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
-CLASSES = ["airplane", "airport", *(f"class_{i}" for i in range(43))]
-
-
-def test_automatic_datasets_ask_for_nothing(places):
-    assert [name for name in (*DATASETS, "imagenet") if by_hand.missing_by_hand(name, places)] == [
-        "resisc45",
-        "diabetic-retinopathy",
-        "imagenet",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        (
-            [],
-            r"download NWPU-RESISC45.rar .* from https://1drv.ms/.*manual/NWPU-RESISC45/airplane/airplane_001.jpg is there",
-        ),
-        (["NWPU-RESISC45.rar"], "NWPU-RESISC45.rar is there and not unpacked"),
-        (["resisc45/NWPU-RESISC45.rar"], "resisc45/NWPU-RESISC45.rar is there and not unpacked"),
-        (["airplane/airplane_001.jpg"], "the class folders lie in .*manual itself"),
-        (
-            ["resisc45/airplane/a.jpg"],
-            "the class folders lie in .*manual/resisc45: move or rename that folder to .*/NWPU-RESISC45",
-        ),
-        (["resisc45/NWPU-RESISC45/airplane/a.jpg"], "lie in .*manual/resisc45/NWPU-RESISC45: move"),
-        (
-            ["NWPU-RESISC45/NWPU-RESISC45/airplane/a.jpg"],
-            "nested: move what is in .*NWPU-RESISC45/NWPU-RESISC45 one level up",
-        ),
-        ([f"NWPU-RESISC45/{n}/{n}/a.jpg" for n in CLASSES], "doubled"),
-        ([f"NWPU-RESISC45/{n}/a.jpg" for n in CLASSES[1:]], "has 44 class folders and should have 45"),
-        (
-            [*(f"NWPU-RESISC45/{n}/a.jpg" for n in CLASSES), "NWPU-RESISC45/.cache/x"],
-            r"folders that are no classes \(.cache\): remove",
-        ),
-        ([f"NWPU-RESISC45/{n}/a.jpg" for n in (*CLASSES, "copy")], "has 46 class folders and should have 45: remove"),
-        ([f"NWPU-RESISC45/{n}/a.{'jpg' if i else 'png'}" for i, n in enumerate(CLASSES)], r"\(airplane has 0\)"),
-    ],
-)
-def test_resisc45_is_looked_at(places, files, said):
-    lay(Path(places["manual"]), *files)
-    found = by_hand.missing_by_hand("resisc45", places)
-    assert len(found) == 1 and re.search(said, found[0]) and found[0].startswith("resisc45: ")
-    with pytest.raises(UserError, match=said):
-        acquire.fetch(DATASETS["resisc45"], places)
-
-
-def test_resisc45_that_is_there(places):
-    lay(Path(places["manual"]), *(f"NWPU-RESISC45/{name}/a.jpg" for name in CLASSES))
-    assert by_hand.missing_by_hand(DATASETS["resisc45"], places) == []
-    assert "airplane has 1" in by_hand.missing_by_hand("resisc45", places, "official")[0]
-
-
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        ([], ["download train.zip, test.zip .*kaggle.com"]),
-        (["diabetic-retinopathy/trainLabels.csv"], ["the files lie in .*diabetic-retinopathy: move"]),
-        (
-            ["trainLabels.csv.zip", "train.zip.001", "train.zip.002", "test/1_left.jpeg", "sample/sample/1.jpeg"],
-            [
-                "trainLabels.csv.zip is there and not unpacked",
-                r"train.zip.001, train.zip.002 .*cat train.zip.\*",
-                "nested: .*sample/sample",
-            ],
-        ),
-        (["trainLabels.csv", "train/1_left.jpeg", "test/1.jpeg"], ["sample has no .jpeg file"]),
-        (
-            ["trainLabels.csv", "train/1_left.jpeg", "test/1.jpeg", "sample/1.jpeg"],
-            [r"2 images of .*trainLabels.csv .*\(2_left, 3_left\)"],
-        ),
-    ],
-)
-def test_retinopathy_is_looked_at(places, files, said):
-    root = Path(places["manual"])
-    lay(root, *files)
-    if (root / "trainLabels.csv").exists():
-        (root / "trainLabels.csv").write_text("image,level\n1_left,0\n2_left,1\n3_left,0\n")
-    found = by_hand.missing_by_hand("diabetic-retinopathy", places)
-    assert len(found) == len(said) and all(re.search(part, text) for part, text in zip(said, found, strict=True))
-    lay(
-        root,
-        *(f"{folder}/{name}.jpeg" for folder in ("train", "test", "sample") for name in ("1_left", "2_left", "3_left")),
-    )
-    (root / "trainLabels.csv").write_text("image,level\n1_left,0\n2_left,1\n3_left,0\n")
-    assert by_hand.missing_by_hand("diabetic-retinopathy", places) == []
-
-
-def test_records_of_a_version_that_cannot_be_read_are_none(places):
-    lay(Path(places["tfds"]), "resisc45/2.0.0/dataset_info.json")
-    assert by_hand.missing_by_hand("resisc45", places)
-    lay(Path(places["tfds"]), "resisc45/3.0.0/dataset_info.json")
-    assert by_hand.missing_by_hand("resisc45", places) == []
-
-
-def test_imagenet_is_looked_at(places):
-    root = Path(places["manual"])
-    lay(root, "imagenet/ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
-    assert "move" in by_hand.missing_by_hand("imagenet", places)[0]
-    lay(root, "ILSVRC2012_img_train.tar")
-    assert by_hand.missing_by_hand("imagenet", places) == []
-    found = by_hand.missing_by_hand("imagenet", places, "official")
-    assert "0 bytes and should have 147,897,477,120" in found[0] and "6,744,924,160" in found[1]
-    assert by_hand.missing_by_hand("imagenet", {**places, "manual": "nowhere", "tree": "some/tree"}) == []
-    lay(Path(places["tfds"]), "imagenet2012/5.1.0/dataset_info.json")
-    assert by_hand.missing_by_hand("imagenet", {**places, "manual": "nowhere"}) == []
