@@ -17,22 +17,30 @@ def check(params: str) -> None:
     made = plan(load(params))
     freeze(made)
     study = made.study
+    whole = len(study.methods) * len(study.tasks) * len(study.budgets) * len(study.seeds)
+    less = f", {len(made.cells)} without what is left out," if len(made.cells) < whole else ""
     print(
         f"{study.study}: {len(study.methods)} methods x {len(study.tasks)} tasks x {len(study.budgets)} budgets x {len(study.seeds)} seeds"
-        f" = {len(made.cells)} cells in {len(made.packs)} jobs; {len(made.encoders)} encoders, {len(made.stores)} stores; page {made.page['key']}"
+        f" = {whole} cells{less} in {len(made.packs)} jobs; {len(made.encoders)} encoders, {len(made.stores)} stores; page {made.page['key']}"
     )
     say_left_out(made)
+    for sentence in made.to_bring:
+        print(f"to bring: {sentence}")
     if made.to_bring:
+        datasets = list(dict.fromkeys(sentence.split(":")[0] for sentence in made.to_bring))
         raise UserError(
-            f"{' '.join(made.to_bring)} Bring them, or set prepare.tfds.absent: leave-out in {params} to go on without; "
-            f"`vtabflow data plan {params}` says the rest"
+            f"{', '.join(datasets)}: images that only a person can fetch are missing (the lines above say which and where to); bring "
+            f"them, or set prepare.tfds.absent: leave-out in {params} to go on without"
         )
 
 
 def say_left_out(made: Plan) -> None:
-    """One line for each method and task that is not run, with what would have to be brought."""
-    for name, reason in made.left_out.items():
-        print(f"left out: {name}: {reason.removeprefix(f'{name}: ')}")
+    """One line for what has to be brought, with the methods and tasks that are not run without it."""
+    study = made.study
+    for reason in dict.fromkeys(made.left_out.values()):
+        names = [name for name in study.methods if made.methods_out.get(name) == reason]
+        names += [name for name in study.tasks if made.tasks_out.get(name) == reason]
+        print(f"left out: {', '.join(names)}: {reason.removeprefix(f'{names[0]}: ')}")
 
 
 def status(params: str) -> None:
