@@ -3,6 +3,7 @@
     python tools/vtab.py table            builder, version, splits, counts, label rule of the 19 tasks, as Markdown; a minute
     python tools/vtab.py speed [IMAGES]   DMLab (JPEG, 360 x 480) scaled up: images/s of one thread, and memory
     python tools/vtab.py packed           an upstream of 500 x 375 pixels, about 80 kB: images/s of one thread, packed and drawn
+    python tools/vtab.py decoders ZIP     every 50th JPEG of a zip: how far Pillow's pixels are from TensorFlow's
 
 Miniatures (tests/miniatures) are prepared in a temporary folder through TFDS' own builders.
 """
@@ -102,6 +103,32 @@ def packed() -> None:
                 print(f"drawn at {drawn_at}, longest side {side}: {512 / (time.process_time() - begun):.0f} images/s")
 
 
+def decoders(path: str) -> None:
+    """How far Pillow is from TensorFlow's default (the fast integer transform) and from its accurate one."""
+    import io
+    import zipfile
+
+    import numpy as np
+    import tensorflow as tf
+    from PIL import Image
+
+    off: dict[str, list[np.ndarray]] = {"default": [], "INTEGER_ACCURATE": []}
+    with zipfile.ZipFile(path) as archive:
+        for name in [name for name in archive.namelist() if name.endswith(".jpg")][::50]:
+            data = archive.read(name)
+            pillow = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+            for method, found in off.items():
+                asked = "" if method == "default" else method
+                pixels = tf.io.decode_jpeg(data, channels=3, dct_method=asked).numpy()
+                found.append(np.abs(pixels - pillow).ravel())
+    for method, found in off.items():
+        every = np.concatenate(found)
+        differ = (
+            f"{(every > 0).mean():.1%} of the values differ, by {every.mean():.2f} levels in the mean and {every.max()}"
+        )
+        print(f"{method}: {len(found)} images, {differ} at the most")
+
+
 def table() -> None:
     made: dict[str, str] = {}
     print("| task | builder, version | train; val; test | VTAB's counts | miniature's | label | classes |")
@@ -127,5 +154,7 @@ if __name__ == "__main__":
         speed(int((*sys.argv[2:], "14000")[0]))
     elif sys.argv[1:2] == ["packed"]:
         packed()
+    elif sys.argv[1:2] == ["decoders"]:
+        decoders(sys.argv[2])
     else:
         table()
