@@ -2,7 +2,7 @@
 
     python tools/by_hand.py freeze studies/folders.yaml SPECS     where the project is installed: writes the specs
     python tools/by_hand.py speed SPECS --gpu 0 [METHOD ...]      steps/s of pre-training, and steps in --seconds
-    python tools/by_hand.py run SPECS --gpus 0,1 --jobs 3         stores, encoders (one a GPU), cells (so many jobs a GPU)
+    python tools/by_hand.py run SPECS --gpus 0,1 --jobs 3         stores, then encoders and cells, so many jobs a GPU at once
     python tools/by_hand.py table SPECS                           what came out, as Markdown
 
 The last three need only what the steps need (torch, numpy, pillow, safetensors). What exists is not made again, so a
@@ -61,15 +61,13 @@ def speed(folder: Path, gpu: str, seconds: float, methods: list[str]) -> None:
 
 
 def run(folder: Path, gpus: list[str], jobs: int, limit: float) -> None:
-    """All jobs, step after step; says which failed, with the end of their logs."""
+    """All jobs, cells as soon as their encoder is there; says which failed, with the end of their logs."""
     end = time.monotonic() + limit
-    work(specs_of(folder, "prepare"), [""] * 4, end)
-    work(specs_of(folder, "pretrain"), gpus, end)
+    work(missing(folder, "prepare"), [""] * 4, end)
     cells: dict[tuple[str, str], list[Spec]] = {}
     for pack in specs_of(folder, "finetune"):
         for cell in pack["cells"]:
-            made = (Path(cell["folder"]) / "score.json").exists()
-            if not made and (Path(cell["encoder"]["folder"]) / "card.json").exists():
+            if not (Path(cell["folder"]) / "score.json").exists():
                 cells.setdefault((cell["method"], cell["task"]), []).append(cell)
     packs = []
     for (method, task), mine in cells.items():
@@ -77,42 +75,50 @@ def run(folder: Path, gpus: list[str], jobs: int, limit: float) -> None:
         packs.append(
             {"step": "finetune", "key": name, "pack": name, "receipt": f"scratch/packs/{name}.json", "cells": mine}
         )
-    work(packs, gpus * jobs, end)
+    work(packs + missing(folder, "pretrain"), gpus * jobs, end)
+
+
+def missing(folder: Path, step: str) -> list[Spec]:
+    return [spec for spec in specs_of(folder, step) if not Path(spec["receipt"]).exists()]
+
+
+def ready(spec: Spec) -> bool:
+    """Whether the encoders of a pack's cells are there; other steps need nothing that is made beside them."""
+    return all((Path(cell["encoder"]["folder"]) / "card.json").exists() for cell in spec.get("cells", []))
 
 
 def work(specs: list[Spec], slots: list[str], end: float) -> None:
-    """Run the specs, one at a time in each slot; a slot is the GPU that its jobs see."""
-    free, running = list(enumerate(slots)), []
-    waiting = [spec for spec in specs if spec["step"] == "finetune" or not Path(spec["receipt"]).exists()]
-    while (waiting or running) and time.monotonic() < end:
+    """Run the specs, the first that is ready in each free slot; a slot is the GPU that its jobs see."""
+    free, running, waiting = list(enumerate(slots)), [], list(specs)
+    while time.monotonic() < end:
         for job, slot, log in [item for item in running if item[0].poll() is not None]:
             running.remove((job, slot, log))
             free.append(slot)
             if job.returncode:
                 print(f"FAILED {log}\n{log.read_text()[-1500:]}", flush=True)
-        while waiting and free:
-            slot, spec = free.pop(0), waiting.pop(0)
-            path, log = (Path(f"scratch/by-hand/{spec['key']}.{end}") for end in ("json", "log"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(spec))
-            locks = Path(f"scratch/by-hand/locks-{slot[0]}").resolve()
-            locks.mkdir(exist_ok=True)
-            seen = {"CUDA_VISIBLE_DEVICES": slot[1], "VTABFLOW_LOCKS": str(locks)}
-            paths = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
-            command = [sys.executable, "-m", "vtabflow", spec["step"], "--spec", str(path), "--threads", "4"]
-            with log.open("w") as stream:
-                job = subprocess.Popen(
-                    command,
-                    env={**os.environ, **seen, "PYTHONPATH": paths},
-                    stdout=stream,
-                    stderr=stream,
-                )
-            running.append((job, slot, log))
+        able = [spec for spec in waiting if ready(spec)]
+        if not (able or running):
+            break
+        for spec in able[: len(free)]:
+            waiting.remove(spec)
+            slot = free.pop(0)
+            running.append(start(spec, slot))
         time.sleep(0.2)
     for job, _, _ in running:
         job.terminate()
-    step = specs[0]["step"] if specs else "nothing"
-    print(f"{step}: {len(specs)} in all, {len(waiting)} not begun, {len(running)} cut short", flush=True)
+    print(f"{len(specs)} jobs, {len(waiting)} not begun, {len(running)} cut short", flush=True)
+
+
+def start(spec: Spec, slot: tuple[int, str]) -> tuple[subprocess.Popen[bytes], tuple[int, str], Path]:
+    path, log = (Path(f"scratch/by-hand/{spec['key']}.{end}") for end in ("json", "log"))
+    locks = Path(f"scratch/by-hand/locks-{slot[0]}").resolve()
+    locks.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(spec))
+    paths = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
+    seen = {"CUDA_VISIBLE_DEVICES": slot[1], "VTABFLOW_LOCKS": str(locks), "PYTHONPATH": paths}
+    command = [sys.executable, "-m", "vtabflow", spec["step"], "--spec", str(path), "--threads", "4"]
+    with log.open("w") as stream:
+        return subprocess.Popen(command, env={**os.environ, **seen}, stdout=stream, stderr=stream), slot, log
 
 
 def table(folder: Path) -> None:

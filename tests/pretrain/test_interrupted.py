@@ -11,17 +11,20 @@ from vtabflow.pretrain import loop
 from vtabflow.pretrain.upstream import Upstream
 
 STEPS = 8
+GPU = pytest.param(
+    "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+)
 
 
 class Interrupted(Exception):
     pass
 
 
-def trained(spec, folder, stop_at=None):
+def trained(spec, folder, stop_at=None, device="cpu"):
     """The method after loop.train; with `stop_at` it is interrupted at that draw, as a kill would, and None returned."""
     kind, settings = catalogue.load(spec["method"]), spec["settings"]
     store = open_store(spec["upstream"]["folder"])
-    up = Upstream(store, spec["upstream"], kind.streams, settings["batch"], 0, torch.device("cpu"))
+    up = Upstream(store, spec["upstream"], kind.streams, settings["batch"], 0, torch.device(device))
     method = kind(table.build(spec["network"], 0), spec["image_size"], up.classes, settings, 0)
     draw = up.draw
 
@@ -37,18 +40,37 @@ def trained(spec, folder, stop_at=None):
         return None
 
 
+@pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("name", TRAINED)
-def test_interrupted_and_whole_runs_end_with_the_same_bits(make_spec, tmp_path, monkeypatch, name):
+def test_interrupted_and_whole_runs_end_with_the_same_bits(make_spec, tmp_path, monkeypatch, name, device):
     """Everything that the method keeps: weights, moving averages, vectors of spectral norms, centres, batch norms."""
     monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
     spec = make_spec(name, steps=STEPS)
-    whole, _ = trained(spec, tmp_path / "whole")
-    turns = len(catalogue.info(name).turns)
-    assert trained(spec, tmp_path / "torn", stop_at=5 * turns) is None
-    torn, outcome = trained(spec, tmp_path / "torn")
+    assert_torn_is_whole(spec, tmp_path, device)
+
+
+def assert_torn_is_whole(spec, folder, device):
+    """Returns the losses on the way."""
+    whole, made = trained(spec, folder / "whole", device=device)
+    turns = len(catalogue.info(spec["method"]).turns)
+    assert trained(spec, folder / "torn", 5 * turns, device) is None
+    torn, outcome = trained(spec, folder / "torn", device=device)
     assert outcome.resumed == 1 and outcome.steps == STEPS
     want, have = whole.state_dict(), torn.state_dict()
     assert [key for key in want if not torch.equal(want[key], have[key])] == []
+    return torch.tensor([[point[name] for name in sorted(point)] for point in made.curve])
+
+
+@pytest.mark.parametrize("device", [GPU])
+@pytest.mark.parametrize("name", ["rotation", "cond-biggan", "bigbigan"])
+def test_compiled_runs_have_the_losses_of_plain_ones(make_spec, tmp_path, monkeypatch, name, device):
+    """Spectral norms and second turns compiled, and each interrupted run still ends with the bits of a whole one."""
+    monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
+    spec, losses = make_spec(name, steps=STEPS, precision="float32"), []
+    for compiled in (False, True):
+        monkeypatch.setattr(loop, "worth_compiling", lambda *_, compiled=compiled: compiled)
+        losses.append(assert_torn_is_whole(spec, tmp_path / str(compiled), device))
+    assert (losses[0] - losses[1]).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if len(catalogue.info(name).turns) > 1])
