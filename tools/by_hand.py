@@ -89,7 +89,8 @@ def ready(spec: Spec) -> bool:
 
 def work(specs: list[Spec], slots: list[str], end: float) -> None:
     """Run the specs, the first that is ready in each free slot; a slot is the GPU that its jobs see."""
-    free, running, waiting = list(enumerate(slots)), [], list(specs)
+    free, waiting = list(enumerate(slots)), list(specs)
+    running: list[Any] = []
     while time.monotonic() < end:
         for job, slot, log in [item for item in running if item[0].poll() is not None]:
             running.remove((job, slot, log))
