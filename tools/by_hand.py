@@ -1,7 +1,7 @@
 """Run a study's jobs from their frozen specs, on a machine that has GPUs but no Snakemake.
 
     python tools/by_hand.py freeze studies/folders.yaml SPECS     where the project is installed: writes the specs
-    python tools/by_hand.py speed SPECS --gpu 0 [METHOD ...]      steps/s of pre-training, and steps in --seconds
+    python tools/by_hand.py speed SPECS [METHOD ...] --gpu 0      steps/s of pre-training, and steps in --seconds
     python tools/by_hand.py run SPECS --gpus 0,1 --jobs 3         stores, then encoders and cells, so many jobs a GPU at once
     python tools/by_hand.py table SPECS                           what came out, as Markdown
 

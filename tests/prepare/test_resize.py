@@ -128,7 +128,8 @@ def test_an_unknown_kind_is_named():
         resize(torch.zeros(1, 4, 4, 3), 2, "bicubic")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("height", "width", "size"), [(64, 48, 32), (33, 97, 224), (375, 1242, 224)])
 def test_the_gpu_gives_the_same_bits(height, width, size):
     images = torch.from_numpy(random_images((4, height, width, 3)))

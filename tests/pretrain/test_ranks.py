@@ -1,6 +1,7 @@
 """Several processes train as one does; with synchronised batch norm on GPUs."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,26 +11,40 @@ import torch
 
 from vtabflow.files import read_json
 
+# What the command does once it has leased so many GPUs.
+TOGETHER = "from vtabflow import cli; cli.start_together({})"
+# Convolutions in TF32 would differ between batches of 8 and of 16 by 1e-3.
+EXACT = {**os.environ, "NVIDIA_TF32_OVERRIDE": "0"}
 
-def pretrain(spec, path, processes):
+
+def pretrain(spec, path, processes, gpus):
     path.write_text(json.dumps(spec))
-    command = ["pretrain", "--threads", "1", "--spec", str(path)]
-    # What the command does once it has leased so many GPUs.
-    several = ["-c", f"from vtabflow import cli; cli.start_together({processes})"]
-    one = ["-m", "vtabflow"]
-    start = several if processes > 1 else one
-    end = [] if processes > 1 else ["--gpus", "0"]
-    return subprocess.run([sys.executable, *start, *command, *end], capture_output=True, text=True, timeout=300)
+    start, end = ["-m", "vtabflow"], ["--gpus", str(gpus)]
+    if processes > 1:
+        start, end = ["-c", TOGETHER.format(processes)], []
+    command = [sys.executable, *start, "pretrain", "--threads", "1", "--spec", str(path), *end]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=EXACT)
 
 
-def curves(make_spec, tmp_path, method, **settings):
+def with_plain_norms(spec, path, processes, gpus):
+    """The same, with batch norms that run on a CPU."""
+    path.write_text(json.dumps(spec))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    script = str(Path(__file__).with_name("plain_norms.py"))
+    return subprocess.run([*command, script, str(path)], capture_output=True, text=True, timeout=300, env=EXACT)
+
+
+def curves(make_spec, tmp_path, method, start=pretrain, gpus=0, **settings):
+    """Losses (points, names) on the way, of one process and of two."""
     found = []
     for processes in (1, 2):
         spec = make_spec(method, f"of-{processes}", **settings)
-        result = pretrain(spec, tmp_path / f"{processes}.json", processes)
+        result = start(spec, tmp_path / f"{processes}.json", processes, gpus)
         assert result.returncode == 0, result.stderr
         card = read_json(Path(spec["folder"]) / "card.json")
-        found.append([[point[name] for name in sorted(point)] for point in card["curve"]])
+        # Untrained heads tie, so that rounding decides what is counted as right.
+        names = [name for name in sorted(card["curve"][0]) if "accuracy" not in name]
+        found.append([[point[name] for name in names] for point in card["curve"]])
         assert result.stdout.count(f"step {settings['steps']}/{settings['steps']}") == 1, "one process speaks"
     return torch.tensor(found, dtype=torch.float64)
 
@@ -55,16 +70,25 @@ def test_two_processes_have_the_loss_curve_of_one(make_spec, tmp_path):
 )
 def test_what_two_processes_cannot_do_is_refused(make_spec, tmp_path, method, settings, match):
     spec = make_spec(method, **settings)
-    result = pretrain(spec, tmp_path / "spec.json", 2)
+    result = pretrain(spec, tmp_path / "spec.json", 2, 0)
     assert result.returncode != 0 and match in result.stderr and "one of 2 processes failed" in result.stderr
     assert not Path(spec["folder"]).exists() and not Path(spec["receipt"]).exists()
+
+
+# 21 steps: then a GAN's rounding differences, which Adam without momentum turns into whole steps, pass 1e-5.
+@pytest.mark.parametrize("method", ["rotation", "cond-biggan"])
+def test_two_processes_with_batch_norm_have_the_loss_curve_of_one(make_spec, tmp_path, method):
+    """All but torch's synchronised batch norm itself, whose place batch norms over gathered rows take."""
+    one, two = curves(make_spec, tmp_path, method, with_plain_norms, steps=21, precision="float32")
+    assert (one - two).abs().max() < 1e-4
+    assert (one[0] - one[-1]).abs().max() > 0.01
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch synchronises batch norms on GPUs alone")
 @pytest.mark.parametrize("method", ["rotation", "cond-biggan"])
-def test_two_processes_with_batch_norm_have_the_loss_curve_of_one(make_spec, tmp_path, method):
-    """On two GPUs over NCCL; where there is one, both use it and meet over gloo."""
-    one, two = curves(make_spec, tmp_path, method, steps=30, precision="float32")
+def test_two_processes_on_gpus_have_the_loss_curve_of_one(make_spec, tmp_path, method):
+    """With torch's synchronised batch norm: on two GPUs over NCCL; where there is one, both use it and meet over gloo."""
+    one, two = curves(make_spec, tmp_path, method, gpus=1, steps=21, precision="float32")
     assert (one - two).abs().max() < 1e-4
     assert (one[0] - one[-1]).abs().max() > 0.01
