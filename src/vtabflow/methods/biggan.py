@@ -130,10 +130,10 @@ class UncondBigGAN(CondBigGAN):
     a CE(turn of pictures), then G minimises -E D(G(z)) + b CE(turn of its pictures) (methods.md M7).
 
     That is what VTAB's "unconditional BigGAN" is: the checkpoint's card says so. a = `rotation_weight` 1, b =
-    `fake_rotation_weight` 0.2. The last `rotated_fraction` of the batch (inferred: a quarter) is turned by 90, 180 and
+    `fake_rotation_weight` 0.2. One in `rotated_every` pictures (inferred: a quarter of the batch) is turned by 90, 180 and
     270 degrees and told from its upright self; hinge scores are of upright pictures only, and D learns no turns from
-    generated ones. G's batch norms are self-modulated by their chunk of the noise (inferred). All else is as in
-    Cond-BigGAN.
+    generated ones. Every fourth, and not the last quarter: so they are the same ones if processes share the batch. G's
+    batch norms are self-modulated by their chunk of the noise (inferred). All else is as in Cond-BigGAN.
     """
 
     id = "uncond-biggan"
@@ -144,7 +144,7 @@ class UncondBigGAN(CondBigGAN):
         "channels": 96,
         "rotation_weight": 1.0,
         "fake_rotation_weight": 0.2,
-        "rotated_fraction": 0.25,
+        "rotated_every": 4,
         "generator_rate": 1e-4,
         "discriminator_rate": 5e-4,
         "beta1": 0.0,
@@ -157,7 +157,7 @@ class UncondBigGAN(CondBigGAN):
         "channels": (1, 4096),
         "rotation_weight": (0.0, 1e3),
         "fake_rotation_weight": (0.0, 1e3),
-        "rotated_fraction": (0.01, 1.0),
+        "rotated_every": (1, 65536),
         "generator_rate": (1e-9, 1e3),
         "discriminator_rate": (1e-9, 1e3),
         "beta1": (0.0, 0.999),
@@ -196,15 +196,16 @@ class UncondBigGAN(CondBigGAN):
 
     def judge(self, pictures: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One call of D: logits (B,) of all upright pictures, `others` after `pictures`, and logits (4m, 4) with turns
-        (4m,) of the last m of `pictures`.
+        (4m,) of the m of `pictures` that are turned, the first and every so many after it.
         """
-        n, m = len(pictures), max(1, round(self.set["rotated_fraction"] * len(pictures)))
-        turned, turns = rotations(pictures[n - m :])
+        n, every = len(pictures), self.set["rotated_every"]
+        turned, turns = rotations(pictures[::every])
+        m = len(turned) // 4
         features = self.represent(torch.cat([pictures, *others, turned[m:]]))
         upright = features[: len(features) - 3 * m]
         with torch.autocast(features.device.type, enabled=False):
             scores = self.logit(upright).squeeze(1)
-            return scores, self.turn(torch.cat([features[n - m : n], features[len(upright) :]])), turns
+            return scores, self.turn(torch.cat([features[:n:every], features[len(upright) :]])), turns
 
     def pictures(self) -> Tensor:
         return self.average(self.shown_noise)
