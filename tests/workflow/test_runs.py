@@ -178,7 +178,7 @@ def test_ctrl_c_ends_the_children_too(micro):
         time.sleep(0.05)
     time.sleep(1)
     os.killpg(running.pid, signal.SIGINT)  # what a terminal does
-    running.wait(timeout=60)
+    running.wait(timeout=180)
     deadline = time.monotonic() + 10
     while (left := at_work(micro)) and time.monotonic() < deadline:
         time.sleep(0.2)
