@@ -23,7 +23,7 @@ export PYTHONPATH := $(CURDIR)/src
 
 report: $(MADE) $(if $(filter vtab,$(STUDY)),$(TFDS))
 	@vtabflow check $(PARAMS)
-	@snakemake --cores all --resources gpu=$(GPUS) --config params=$(PARAMS) --quiet rules host
+	@snakemake --cores all --resources gpu=$(GPUS) --config params=$(PARAMS) --quiet rules host || { vtabflow status $(PARAMS); exit 1; }
 	@vtabflow status $(PARAMS)
 
 figures: $(MADE)

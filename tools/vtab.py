@@ -156,5 +156,7 @@ if __name__ == "__main__":
         packed()
     elif sys.argv[1:2] == ["decoders"]:
         decoders(sys.argv[2])
-    else:
+    elif not sys.argv[1:] or sys.argv[1:] == ["table"]:
         table()
+    else:
+        sys.exit(__doc__)

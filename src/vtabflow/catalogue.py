@@ -173,5 +173,10 @@ def _check(info: MethodInfo, path: Path) -> None:
                 f"{where}: ranges[{name!r}] must be of one of its settings and include the default; "
                 "change the range, the default or the name"
             )
+    if not info.streams and info.family != "from-scratch":
+        raise UserError(
+            f"{where}: a method without streams is not trained, and its network starts at random; give it streams, or the "
+            "family from-scratch"
+        )
     if bool(info.streams) != bool(info.turns):
         raise UserError(f"{where}: a method has streams and turns, or neither; declare both")

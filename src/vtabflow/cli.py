@@ -99,6 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was finished stays finished, run again to go on", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # of `vtabflow status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if os.environ.get("VTABFLOW_DEBUG"):
             traceback.print_exc()

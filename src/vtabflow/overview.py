@@ -1,5 +1,8 @@
 """What a study is, what of it is there, and what no study needs any more."""
 
+import fcntl
+import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -9,6 +12,9 @@ from vtabflow.files import read_json
 from vtabflow.keys import Plan, freeze, is_complete, plan
 from vtabflow.study import Study, load
 
+LOGS = Path("results/logs")
+# Failed jobs that `status` tells of.
+SHOWN = 8
 KEYED = ("data/stores/*/*", "results/encoders/*/*", "results/scores/*/*/*/*", "results/reports/*/*")
 
 
@@ -44,7 +50,7 @@ def say_left_out(made: Plan) -> None:
 
 
 def status(params: str) -> None:
-    """One line a step: how many results are there, failed or missing."""
+    """One line a step: how many results are there, failed or missing; and how the jobs that failed ended."""
     made = plan(load(params))
     for step, specs in (("prepare", made.stores), ("pretrain", made.encoders), ("finetune", made.cells)):
         states = Counter(_state(spec) for spec in specs.values())
@@ -54,6 +60,22 @@ def status(params: str) -> None:
         )
     page = Path(f"results/reports/{made.study.study}/index.html")
     print(f"{'report':9}      : {page if is_complete(made.page) and page.exists() else 'missing'}")
+    said = failures(made)
+    print("".join(f"{line}\n" for line in said[:SHOWN]), end="")
+    if len(said) > SHOWN:
+        print(f"and {len(said) - SHOWN} more under {LOGS}")
+
+
+def failures(made: Plan) -> list[str]:
+    """The last line of each job's log that ends with an error, for the jobs whose results are missing."""
+    found = []
+    jobs = [*made.stores.values(), *made.encoders.values(), *made.packs.values(), made.page]
+    for job in (job for job in jobs if not is_complete(job)):
+        for log in sorted(LOGS.glob(f"{job['step']}/**/{job['key']}.log")):
+            last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+            if any(re.match(r"error: |\w*(Error|Exception)\b", line) for line in last):
+                found.append(f"{job['step']} failed: {last[0].removeprefix('error: ')} ({log})")
+    return found
 
 
 def _state(spec: dict) -> str:
@@ -89,6 +111,7 @@ def collect_garbage(studies: list[str], really: bool) -> None:
     going = sorted(
         folder for pattern in KEYED for folder in Path().glob(pattern) if _is_keyed(folder) and folder.name not in kept
     )
+    going += torn()
     size = sum(file.stat().st_size for folder in going for file in folder.rglob("*") if file.is_file())
     for folder in going:
         print(folder)
@@ -109,6 +132,24 @@ def with_all(study: Study) -> Study:
 
 def _keys(made: Plan) -> set[str]:
     return {*made.stores, *made.encoders, *made.cells, made.page["key"]}
+
+
+def torn() -> list[Path]:
+    """Hidden folders of stores whose making was killed: those that nobody holds a lock on."""
+    return [folder for folder in sorted(Path().glob("data/stores/*/.*")) if folder.is_dir() and is_abandoned(folder)]
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether nobody holds the lock that a maker has on its hidden folder for as long as it lives (prepare/store.py)."""
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(lock)
+    except OSError:
+        return False
+    return True
 
 
 def _is_keyed(folder: Path) -> bool:

@@ -93,7 +93,7 @@ class Stores:
         # Rows of the 1k budget are the first of the full one, so a cell takes the same from either store.
         how: Spec = {"source": "tfds", "image": self.resized, "code": code}
         if given.counts == "any":  # a cut of the set must never pass for the set
-            how["counts"] = "any"
+            how["counts"] = ["any", *self._of_a_cut()]
         content = digest([how, settings])
         parts = dict.fromkeys(("images", "labels", "1k", "full"), content)
         settings["counts"] = given.counts
@@ -106,7 +106,7 @@ class Stores:
         code = self.lock.identity("prepare/imagenet")
         # The tars, a TFDS folder and a tree give the same store; a cut of the set is known by its files.
         classes: int = IMAGENET_CLASSES
-        cut: Any = None if counts == "official" else "any"
+        cut: Any = None if counts == "official" else ["any", *self._of_a_cut()]
         if given.tree and cut:
             tree = self.root / given.tree
             train = tree / "train" if (tree / "train").is_dir() else tree  # ImageNet's val/ has no classes
@@ -130,6 +130,11 @@ class Stores:
             "checksums": given.checksums,
             "mirrors": given.mirrors,
         }
+
+    def _of_a_cut(self) -> list[str]:
+        """What tells one cut of a set from another. Their bytes would not do: archives go and records come."""
+        given = self.study.prepare.tfds
+        return [given.folder, given.downloads, given.manual]
 
     def _checksums(self, dataset: str) -> dict[str, str]:
         """The study's own digests of this dataset's archives: other archives may hold other images."""

@@ -174,7 +174,8 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
     for index, key in enumerate(keys):
         if key in keys[:index]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", node.start_mark)
+            mark = node.value[index][0].start_mark
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", mark)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -206,6 +207,16 @@ def load(path: Path | str = "params.yaml") -> Study:
         raise UserError(f"{path}: {_sentence(error)}") from error
 
 
+# Of pydantic's messages those that would say nothing to somebody who writes YAML.
+PLAIN = {
+    "tuple_type": "it should be a list, such as [{}]",
+    "list_type": "it should be a list, such as [{}]",
+    "dict_type": "it should hold keys of its own, indented below it",
+    "model_type": "it should hold keys of its own, indented below it",
+    "string_pattern_mismatch": "names have lower-case letters, digits and single hyphens between them",
+}
+
+
 def _sentence(error: ValidationError) -> str:
     """The first error of a study as one sentence."""
     # A misspelt key often leaves another missing: the misspelling is what to say.
@@ -220,7 +231,8 @@ def _sentence(error: ValidationError) -> str:
         return f"the key {place} is missing{others}"
     if first["type"] == "value_error":
         return f"{place + ': ' if place else ''}{message}{others}"
-    return f"{place} is {first['input']!r}: {message[0].lower()}{message[1:]}{others}"
+    message = PLAIN.get(first["type"], f"{message[0].lower()}{message[1:]}").format(first["input"])
+    return f"{place} is {first['input']!r}: {message}{others}"
 
 
 def _fields_at(loc: tuple[int | str, ...]) -> list[str]:

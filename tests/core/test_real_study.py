@@ -71,6 +71,8 @@ def test_what_is_in_a_key(raw, tmp_path):
     cut = made(raw, tmp_path, prepare__tfds__counts="any")
     assert not set(known.stores) & set(cut.stores), "a cut of a set would pass for the set"
     assert not set(known.cells) & set(cut.cells)
+    other = made(raw, tmp_path, prepare__tfds__counts="any", prepare__tfds__folder="data/other")
+    assert not set(cut.stores) & set(other.stores), "one cut of a set would pass for another"
     other = made(raw, tmp_path, prepare__imagenet__drawn_at=256)
     kept = {spec["method"] for key, spec in known.encoders.items() if key in other.encoders}
     assert kept == {"from-scratch"} and set(known.stores) == set(other.stores)

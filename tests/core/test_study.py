@@ -82,7 +82,7 @@ def test_the_shipped_studies_load(root):
         ("pretrain.subset", {"fraction": 0.1, "file": 7}, ["pretrain.subset.file"]),
         ("upstream", "svhn-standin", ["svhn-standin is a task too"]),
         ("upstream", "imagenets", ["no set imagenet", "upstream-standin"]),
-        ("study", "My Study", ["study", "pattern"]),
+        ("study", "My Study", ["study", "lower-case letters"]),
         ("prepare.folders", {"svhn": {"path": "x"}}, ["svhn is the name of a VTAB task"]),
     ],
 )
@@ -126,10 +126,24 @@ def test_a_method_can_have_an_image_size_of_its_own(smoke):
 
 def test_files_that_are_no_study(tmp_path):
     assert "not YAML" in refused(tmp_path, "study: [demo\n")
-    assert "stands twice" in refused(tmp_path, "study: demo\nstudy: other\n")
+    assert "study stands twice in" in (said := refused(tmp_path, "seeds: [0]\nstudy: demo\nstudy: other\n"))
+    assert "line 3" in said
     assert "should hold keys" in refused(tmp_path, "- a\n- b\n")
     with pytest.raises(UserError, match="there is no study file"):
         load(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("tasks", "my-land", "tasks is 'my-land': it should be a list, such as [my-land]"),
+        ("finetune.learning_rates", 0.1, "it should be a list, such as [0.1]"),
+        ("finetune", 3, "finetune is 3: it should hold keys of its own, indented below it"),
+        ("study", "My_Birds", "names have lower-case letters, digits and single hyphens"),
+    ],
+)
+def test_mistakes_of_form_are_said_in_words_of_yaml(tmp_path, smoke, key, value, says):
+    assert says in refused(tmp_path, changed(smoke, key, value))
 
 
 def test_several_mistakes_are_counted(tmp_path, smoke):

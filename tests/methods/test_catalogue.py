@@ -145,6 +145,8 @@ def test_inheritance_within_a_file_and_between_files(tmp_path):
         (ONE.replace("'supervised'", "'super'"), "family"),
         (ONE.replace("'labels'", "'everything'"), "everything"),
         (ONE + "    turns = ()\n", "turns"),
+        # It may hope that its `build` loads weights: nothing would call it.
+        (ONE.replace("{'a': 'labels'}", "{}") + "    turns = ()\n", "without streams is not trained.*give it streams"),
         (ONE + "    ranges = {'x': (2, 3)}\n", "include the default"),
         (ONE + "    ranges = {'z': (0, 3)}\n", "of one of its settings"),
         (ONE + "    oops oops\n", "line"),

@@ -84,6 +84,19 @@ def test_given_splits_are_kept_and_a_moved_image_changes_its_label_alone(tmp_pat
     assert before.ids("train")[where] == "train/a/3.png" and after.ids("train")[where] == "train/c/renamed.png"
 
 
+def test_test_images_that_were_trained_on_are_said_or_refused(tmp_path, capsys):
+    files = given_splits()
+    files["test/a/0.png"] = files["train/b/1.png"]
+    made(lay(tmp_path / "few", files), tmp_path / "0")
+    said = capsys.readouterr().out
+    assert "1 of 36 test images of " in said and "such as test/a/0.png (train/b/1.png)" in said
+    files |= {name.replace("train/", "test/"): data for name, data in files.items() if name.startswith("train/")}
+    with pytest.raises(UserError, match="36 of 36 test images .* training images too, .* leave test/ out"):
+        made(lay(tmp_path / "all", files), tmp_path / "1")
+    made(lay(tmp_path / "none", given_splits()), tmp_path / "2")
+    assert "test images" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("splits", "counts"),
     [

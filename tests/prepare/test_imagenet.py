@@ -280,6 +280,16 @@ def test_a_bad_tree_is_refused_in_a_sentence(tmp_path, small, spoil, change, mat
     assert not (tmp_path / "stores").exists() or list((tmp_path / "stores").iterdir()) == []
 
 
+def test_a_smaller_copy_does_not_pass_for_imagenet(tmp_path, small, monkeypatch):
+    monkeypatch.setitem(imagenet.DATASET.counts, "train", 8)
+    with pytest.raises(UserError, match="have 0 GB and ImageNet's have 148: they were made smaller"):
+        imagenet.make(spec(tmp_path / "stores", "store", tree=small, classes=2, counts="official"))
+    assert list((tmp_path / "stores").iterdir()) == []
+    whole = sum(path.stat().st_size for path in small.rglob("*.JPEG"))
+    monkeypatch.setattr(imagenet, "TAR_BYTES", 1.05 * whole)
+    imagenet.make(spec(tmp_path / "stores", "store", tree=small, classes=2, counts="official", side=8, quality=90))
+
+
 def test_absent_tars_and_foreign_records_are_refused(tmp_path, mini):
     with pytest.raises(UserError, match=r"ILSVRC2012_img_train\.tar"):
         imagenet.make(spec(tmp_path, "store", Places.under(tmp_path / "places")))

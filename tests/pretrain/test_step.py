@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vtabflow import catalogue
 from vtabflow.errors import RunError, UserError
 from vtabflow.files import digest, read_json
+from vtabflow.finetune.encoder import start_of
 from vtabflow.methods.base import Method
 from vtabflow.networks import table
 from vtabflow.prepare.store import open_store
@@ -31,6 +32,17 @@ def card(spec):
 
 def weights(spec):
     return (Path(spec["folder"]) / "encoder.safetensors").read_bytes()
+
+
+def test_weights_put_in_an_encoders_place_are_not_taken_for_it(make_spec):
+    spec = make_spec("rotation", steps=2)
+    step.run(spec)
+    trunk, path = table.build("resnet-small", 1), Path(spec["folder"]) / "encoder.safetensors"
+    start = start_of(card(spec), spec["folder"], trunk, 0)
+    assert all(torch.equal(value, start[name]) for name, value in load_file(path).items())
+    save_file(trunk.state_dict(), path)
+    with pytest.raises(UserError, match="is not the file that was pre-trained"):
+        start_of(card(spec), spec["folder"], trunk, 0)
 
 
 @pytest.mark.parametrize("method", [name for name, info in catalogue.methods().items() if info.streams])

@@ -1,5 +1,6 @@
 """What bad input gets: one sentence, exit code 2, no traceback, nothing half-written."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -53,6 +54,16 @@ def test_make_report_with_a_typo_and_without_a_study(micro):
     assert "no method sup-10o (did you mean sup-10?)" in message
     message = sentence(micro.run("make", "report", "STUDY=nothing", f"VENV={venv}", "-o", f"{venv}/.made", check=False))
     assert "there is no study file studies/nothing.yaml" in message
+
+
+def test_make_report_says_why_a_job_failed(micro):
+    """On the terminal, not in a log alone; and `vtabflow status` again later."""
+    images(micro.folder / "own", only=6)
+    own_task(micro)
+    venv = str(Path(sys.executable).parents[1])
+    shown = micro.run("make", "report", f"VENV={venv}", "-o", f"{venv}/.made", check=False)
+    assert shown.returncode == 2 and "prepare failed: own has one class, only" in shown.stdout
+    assert "prepare failed: own has one class, only" in vtabflow(micro, "status").stdout
 
 
 def test_a_task_without_images(micro):
@@ -128,10 +139,20 @@ def test_a_loss_that_is_no_number(micro):
 def test_gc_removes_what_no_study_needs_and_nothing_else(finished):
     before = finished.results()
     finished.params(finetune__learning_rates=[0.02])
+    # What two makers of stores have, one killed and one at work.
+    torn, busy = (finished.folder / "data/stores/svhn-standin" / f".0123456789abcdef.host.{name}" for name in "ab")
+    torn.mkdir()
+    busy.mkdir()
+    lock = os.open(busy, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     done = vtabflow(finished, "gc", "params.yaml")
+    assert torn.exists() and str(torn.relative_to(finished.folder)) in done.stdout
     assert done.returncode == 0 and "nothing was removed" in done.stdout and finished.results() == before
     assert {line for line in done.stdout.splitlines() if line.startswith("results/scores/")} == before["scores"]
     assert vtabflow(finished, "gc", "--yes", "params.yaml").returncode == 0
+    assert busy.exists() and not torn.exists()
+    os.close(lock)
+    busy.rmdir()
     after = finished.results()
     assert after["scores"] == set() and after["stores"] == before["stores"] and after["encoders"] == before["encoders"]
     shutil.rmtree(finished.folder / "studies")
@@ -143,6 +164,8 @@ def test_bench_runs(micro):
     done = vtabflow(micro, "bench", "--network", "resnet-small", "--size", "32", "--batch", "8", "--steps", "2")
     assert json.loads(done.stdout)["images_per_second"]["loop"] > 0
     assert vtabflow(micro, "status", "--what").returncode == 2
+    done = micro.run("bash", "-o", "pipefail", "-c", "vtabflow status | true")
+    assert done.returncode == 0 and done.stderr == ""
 
 
 def test_specs_that_are_none(micro, tmp_path):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vtabflow.errors import UserError
-from vtabflow.files import read_json, seed_of
+from vtabflow.files import read_json, seed_of, sha256
 from vtabflow.networks.table import build
 
 
@@ -27,7 +27,8 @@ def start_of(card: dict[str, Any], folder: str, trunk: nn.Module, seed: int) -> 
     """The state_dict that training starts from: the encoder's weights or, if its card is seeded, a draw by the cell's
     seed.
 
-    Raises UserError if the weights do not fit the trunk: it names the file, the network and the first keys that differ.
+    Raises UserError if the weights are not those that the card was written with, or do not fit the trunk: it names the
+    file, the network and the first keys that differ.
     """
     if card["seeded"]:
         return dict(build(card["network"], seed_of(seed, "init")).state_dict())
@@ -38,6 +39,10 @@ def start_of(card: dict[str, Any], folder: str, trunk: nn.Module, seed: int) -> 
         raise UserError(f"{path} is not there: remove {folder} and pretrain again, or pull it") from error
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}): remove {folder}, pretrain again") from error
+    if "sha256" in card and card["sha256"][path.name] != sha256(path):
+        raise UserError(
+            f"{path} is not the file that was pre-trained (its SHA-256 has changed): remove {folder}, pretrain again"
+        )
     differences = differing(weights, trunk.state_dict())
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""

@@ -57,6 +57,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
         _refuse(settings, path, skipped)
         check_classes(path, found, files, settings["role"])
         splits = split_files(files, settings["role"], settings["split"]["seed"], settings["split"]["fractions"])
+        check_repeats(spec["dataset"], path, splits)
         shape = _shape(files, spec["image"]["size"])
         kept: dict[str, list[File]] = {}
         with making(spec) as new:
@@ -83,6 +84,22 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
                 {task: found.classes},
                 [{"file": name, "reason": skipped[name]} for name in sorted(skipped)],
             )
+
+
+def check_repeats(dataset: str, path: str, splits: Mapping[str, Sequence[File]]) -> None:
+    """Say how many test images are training images too, by their bytes; UserError if they are most of the test."""
+    seen = {(file.crc, file.entry.size): file for split in ("train", "val") for file in splits[split]}
+    again = [file for file in splits["test"] if (file.crc, file.entry.size) in seen]
+    if not again:
+        return
+    first = again[0]
+    said = (
+        f"{len(again)} of {len(splits['test'])} test images of {path} are training images too, such as {first.entry.name} "
+        f"({seen[first.crc, first.entry.size].entry.name})"
+    )
+    if 2 * len(again) > len(splits["test"]):
+        raise UserError(f"{said}: a test is to have images of its own; put others into test/, or leave test/ out")
+    print(f"{dataset}: {said}", flush=True)
 
 
 def split_files(files: Sequence[File], role: str, seed: int, fractions: Sequence[float]) -> dict[str, list[File]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from vtabflow.errors import UserError
 from vtabflow.prepare import packed
+from vtabflow.prepare.archives import BY_HAND
 from vtabflow.prepare.datasets import Dataset
 from vtabflow.prepare.images import Unreadable
 from vtabflow.prepare.records import Progress, Records
@@ -51,6 +52,7 @@ CMYK = frozenset(f"{name}.JPEG" for name in (
 ))
 # fmt: on
 PNG = frozenset({"n02105855_2933.JPEG"})
+TAR_BYTES = BY_HAND["imagenet"][0].size  # of the training images; its headers are less than 1%
 THREADS_A_CORE = 2  # while one waits for the disk another decodes
 AHEAD = 8  # images in flight for each thread
 _tensorflow = Lock()
@@ -66,6 +68,7 @@ class Example:
     kind: str = ""
     reason: str | None = None
     shortened: bool = False
+    size: int = 0  # bytes of the file as it was found
 
 
 class Source(Protocol):
@@ -111,7 +114,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
     kinds: Counter[str] = Counter()
     skipped: dict[str, str] = {}
     progress = Progress(f"{spec['dataset']}: packed", source.count)
-    last = b""
+    last, read = b"", 0
 
     def work(item: Any) -> Example:
         return finished(source.example(item), spec["image"])
@@ -125,6 +128,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
                         last = check_order(source, example.name, last)
                         kinds[example.kind] += 1
                         kinds["shortened"] += example.shortened
+                        read += example.size
                         progress.add(1)
                         if example.reason:
                             skipped[example.name] = example.reason
@@ -137,6 +141,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
             pool.shutdown(cancel_futures=True)
             raise
         progress.end()
+        check_bytes(spec, source, read)
         numbers = numbered(spec, source, parts)
         skipped |= getattr(source, "strays", {})
         if skipped:
@@ -268,8 +273,8 @@ def as_tfds(name: str, data: bytes, kind: str) -> bytes:
         from tensorflow_datasets.core.utils import image_utils
     except ImportError as error:
         raise UserError(
-            f"imagenet: {name} is no RGB JPEG, and TFDS has to convert it as its builder does: install vtabflow[tfds] for "
-            "this step, then run again"
+            f"imagenet: {name} is no RGB JPEG, and TFDS has to convert it as its builder does: `make tfds` brings it for "
+            "this step; then run again"
         ) from error
     with _tensorflow:
         return image_utils.jpeg_cmyk_to_rgb(data) if kind == "cmyk" else image_utils.png_to_jpeg(data)
@@ -278,6 +283,7 @@ def as_tfds(name: str, data: bytes, kind: str) -> bytes:
 def finished(example: Example, image: Mapping[str, Any]) -> Example:
     """The example as it is stored: shortened where the spec asks for it and the image is larger."""
     side = image.get("side")
+    example = replace(example, size=len(example.data))
     if example.reason or side is None:
         return example
     data = packed.shortened(example.data, side, image["quality"])
@@ -320,6 +326,15 @@ def check_count(spec: Mapping[str, Any], source: Source) -> None:
         raise UserError(
             f"{source.place} has {source.count:,} training images and ImageNet has {count:,}: bring the whole set, or set "
             "`prepare.tfds.counts: any` to take what is there"
+        )
+
+
+def check_bytes(spec: Mapping[str, Any], source: Source, read: int) -> None:
+    """UserError if the whole set is wanted and these are smaller pictures under its names, as labs keep them."""
+    if spec["settings"]["counts"] == "official" and read < 0.9 * TAR_BYTES:
+        raise UserError(
+            f"{source.place}: its images have {read / 1e9:.0f} GB and ImageNet's have {TAR_BYTES / 1e9:.0f}: they were made "
+            "smaller; bring the files as they were, or set `prepare.tfds.counts: any` to take what is there"
         )
 
 

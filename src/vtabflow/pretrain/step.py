@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtabflow import catalogue
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import seed_of, write_json, write_with
+from vtabflow.files import seed_of, sha256, write_json, write_with
 from vtabflow.networks import table
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def make(spec: dict[str, Any], folder: Path, scratch: Path) -> None:
             "family": info.family,
             "network": spec["network"],
             "features": table.NETWORKS[spec["network"]]["features"],
+            "sha256": {WEIGHTS: sha256(folder / WEIGHTS)},
             "parameters": sum(p.numel() for p in trunk.parameters()),
             "input": {
                 "size": spec["image_size"],
@@ -113,8 +114,8 @@ def refuse(spec: dict[str, Any], info: catalogue.MethodInfo) -> None:
     for package, extra in info.needs.items():
         if importlib.util.find_spec(package) is None:
             raise UserError(
-                f"method {method} needs the package {package}, which is not installed; install vtabflow[{extra}] or "
-                "leave the method out"
+                f"method {method} needs the package {package}, which is not installed; `pip install -e '.[{extra}]'` in the "
+                "project's folder, or leave the method out"
             )
     if spec["upstream"] is None:
         raise UserError(
