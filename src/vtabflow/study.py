@@ -78,11 +78,29 @@ class Study(Group):
         common = "prepare.image_size" if self.pretrain.image_size is None else "pretrain.image_size"
         key = f"{given}.image_size" if "image_size" in own else common
         advice = f"change it, or give the method a size of its own by {given}.image_size"
-        if method.sizes and size not in method.sizes:
-            sizes = ", ".join(map(str, method.sizes))
-            raise ValueError(f"{key} is {size}: {method.id} works at {sizes} px; {advice}")
+        smaller = settings.get("downscale", 1)  # the pictures that are generated
+        if method.sizes and size not in {smaller * side for side in method.sizes}:
+            sizes = ", ".join(str(smaller * side) for side in method.sizes)
+            by = f" with its downscale of {smaller}" if smaller > 1 else ""
+            raise ValueError(f"{key} is {size}: {method.id} works at {sizes} px{by}; {advice}")
+        self._fits_network(method, self.network(method.id), key, size, advice)
         if size < method.smallest_size:
             raise ValueError(f"{key} is {size}: {method.id} needs at least {method.smallest_size} px; {advice}")
+
+    def _fits_network(self, method: catalogue.MethodInfo, network: str, key: str, size: int, advice: str) -> None:
+        """Refuse an image that is not of whole patches, and a network without patches where the method hides some."""
+        patch = NETWORKS[network].get("patch")
+        if patch and size % patch:
+            low, high = size // patch * patch, -(-size // patch) * patch
+            near = f"{low} or {high}" if low else str(high)
+            raise ValueError(
+                f"{key} is {size}: {method.id} on {network} needs a multiple of its patch of {patch} px, such as {near}; {advice}"
+            )
+        if not patch and any("patch" in NETWORKS[name] for name in method.networks.values()):
+            known = ", ".join(name for name, row in NETWORKS.items() if "patch" in row)
+            raise ValueError(
+                f"pretrain.per_method.{method.id}.network is {network}: {method.id} needs one of patches: {known}"
+            )
 
     def task(self, name: str) -> Task:
         """The task of an id: one of VTAB's, a stand-in, or one of this study's folders."""
@@ -129,6 +147,13 @@ class Study(Group):
         common = self.pretrain.model_dump(exclude={"network", "seed", "subset", "per_method"})
         given = self.pretrain.per_method.get(method, {})
         known = {**common, **info.settings, "network": None}
+        # Where every player has a rate of its own, the common one is not read, and belongs into no key.
+        rates = [f"{player}_rate" for player in dict.fromkeys(info.turns)]
+        own_rates = bool(rates) and set(rates) <= set(info.settings)
+        if own_rates and "learning_rate" in given:
+            raise ValueError(
+                f"pretrain.per_method.{method}.learning_rate is not read: {method} has {', '.join(rates)}; set those"
+            )
         for key, value in given.items():
             place = f"pretrain.per_method.{method}.{key}"
             if key == "network" and value not in NETWORKS:
@@ -153,6 +178,8 @@ class Study(Group):
                 f"pretrain.per_method.{method}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
             ) from error
         own = {key: given.get(key, default) for key, default in info.settings.items()}
+        if own_rates:
+            del checked["learning_rate"]
         return {**checked, **own, "image_size": checked["image_size"] or self.prepare.image_size}
 
 

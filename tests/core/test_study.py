@@ -115,6 +115,47 @@ def test_what_a_method_cannot_work_with_is_refused_with_the_key_and_the_smallest
     assert says in refused(tmp_path, {**raw, "methods": ["from-scratch", method]})
 
 
+@pytest.mark.parametrize(
+    ("method", "own", "says"),
+    [
+        ("bigbigan", {"image_size": 256}, "bigbigan.image_size is 256: bigbigan works at 32, 64, 128 px"),
+        ("bigbigan", {"image_size": 32, "downscale": 2}, "works at 64, 128, 256 px with its downscale of 2"),
+        (
+            "mae",
+            {"image_size": 30},
+            "mae.image_size is 30: mae on vit-small needs a multiple of its patch of 4 px, such as 28 or 32",
+        ),
+        ("dino", {"image_size": 40, "network": "vit-s16"}, "a multiple of its patch of 16 px, such as 32 or 48"),
+        (
+            "dino",
+            {"network": "resnet-small"},
+            "dino.network is resnet-small: dino needs one of patches: vit-s16, vit-small",
+        ),
+    ],
+)
+def test_images_that_a_methods_own_network_cannot_take(tmp_path, smoke, method, own, says):
+    raw = changed(changed(smoke, "methods", ["from-scratch", method]), "prepare.image_size", 32)
+    raw["pretrain"]["per_method"] = {method: own}
+    assert says in refused(tmp_path, raw)
+
+
+def test_a_rate_that_no_player_reads_is_refused_and_in_no_key(tmp_path, smoke):
+    raw = changed(changed(smoke, "methods", ["from-scratch", "bigbigan"]), "prepare.image_size", 32)
+    settings = Study.model_validate(raw).method_settings("bigbigan")
+    assert settings == Study.model_validate(changed(raw, "pretrain.learning_rate", 0.77)).method_settings("bigbigan")
+    raw["pretrain"]["per_method"] = {"bigbigan": {"learning_rate": 0.1}}
+    assert "bigbigan has discriminator_rate, generator_rate, encoder_rate; set those" in refused(tmp_path, raw)
+
+
+def test_what_they_can_take_is_taken(smoke):
+    raw = changed(changed(smoke, "methods", ["bigbigan", "mae"]), "prepare.image_size", 32)
+    raw["pretrain"]["per_method"] = {
+        "bigbigan": {"image_size": 256, "downscale": 2},
+        "mae": {"image_size": 64, "network": "vit-s16"},
+    }
+    assert Study.model_validate(raw).methods == ("bigbigan", "mae")
+
+
 def test_a_method_can_have_an_image_size_of_its_own(smoke):
     """BigGANs make pictures of 128 px; the rest of a study may be at 224."""
     raw = changed(smoke, "prepare.image_size", 224)

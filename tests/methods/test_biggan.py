@@ -238,6 +238,19 @@ def learnt(method, batch, steps, seed):
     return found
 
 
+def test_all_layers_but_the_class_embedding_of_the_generator_are_normalised():
+    """compare_gan's embed_y has use_sn=False: held at a norm of 1, its rows would be lost beside the noise."""
+    method = make("cond-biggan")
+    plain = [
+        name
+        for name, part in method.named_modules()
+        if isinstance(part, torch.nn.Conv2d | torch.nn.Linear | torch.nn.Embedding)
+        and not torch.nn.utils.parametrize.is_parametrized(part)
+        and not name.startswith("average.")
+    ]
+    assert plain == ["generator.embed"]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_generated_pictures_are_told_from_one_batch_by_heart(name):
     method = make(name, **({"hidden": 64} if name == "bigbigan" else {}))

@@ -19,11 +19,12 @@ def test_the_start_is_chance(name):
 def test_sup_10_is_sup_100_on_the_labelled_subset():
     few, all_labels = catalogue.info("sup-10"), catalogue.info("sup-100")
     assert few.streams == {"labelled": "subset"} and all_labels.streams == {"labelled": "labels"}
-    assert few.settings == all_labels.settings and few.defaults == {"weight_decay": 1e-3}
+    assert few.defaults == {"weight_decay": 1e-3}
+    assert few.settings == {**all_labels.settings, "colour": False} and all_labels.settings["colour"]
     batch = batch_for(make("sup-100"))
     values = []
     for name in ("sup-10", "sup-100"):
-        method = make(name)
+        method = make(name, colour=False)
         torch.nn.init.normal_(method.classify.weight, generator=torch.Generator().manual_seed(0))
         values.append(method.losses("main", batch, draws())["class"].item())
     assert values[0] == values[1]

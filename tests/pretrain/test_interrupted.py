@@ -88,10 +88,20 @@ def test_a_diverging_adversary_is_stopped_with_its_last_good_weights(make_spec, 
     monkeypatch.setattr(loop.Schedule, "rate", lambda self, step: rate(self, step) if step < 4 else 30.0)
     method, outcome = trained(spec, tmp_path)
     assert outcome.status == "stopped" and outcome.steps == 3 and list(good) == [3]
+    assert outcome.curve[-1]["step"] == 3, "losses are of the weights that are kept"
+    assert all(outcome.losses["end"][key] == value for key, value in outcome.curve[-1].items() if key != "step")
     assert "step 3" in outcome.reason and ("grown" in outcome.reason or "finite" in outcome.reason)
     state = method.state_dict()
     assert all(torch.equal(state[key], good[3][key]) for key in state)
     assert "stopped" in capsys.readouterr().out
+
+
+def test_a_short_run_that_diverges_late_keeps_most_of_its_steps(make_spec, tmp_path, monkeypatch):
+    monkeypatch.delenv("VTABFLOW_CHECKPOINT_STEPS", raising=False)
+    rate = loop.Schedule.rate
+    monkeypatch.setattr(loop.Schedule, "rate", lambda self, step: rate(self, step) if step < 25 else 1e9)
+    _, outcome = trained(make_spec("cond-biggan", steps=30, divergence=10.0), tmp_path)
+    assert outcome.status == "stopped" and outcome.steps == 24
 
 
 def test_bounds_on_losses_and_weights():

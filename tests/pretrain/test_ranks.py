@@ -76,7 +76,7 @@ def test_what_two_processes_cannot_do_is_refused(make_spec, tmp_path, method, se
 
 
 # 21 steps: then a GAN's rounding differences, which Adam without momentum turns into whole steps, pass 1e-5.
-@pytest.mark.parametrize("method", ["rotation", "cond-biggan", "uncond-biggan"])
+@pytest.mark.parametrize("method", ["rotation", "cond-biggan", "uncond-biggan", "wae-ukl"])
 def test_two_processes_with_batch_norm_have_the_loss_curve_of_one(make_spec, tmp_path, method):
     """All but torch's synchronised batch norm itself, whose place batch norms over gathered rows take."""
     one, two = curves(make_spec, tmp_path, method, with_plain_norms, steps=21, precision="float32")

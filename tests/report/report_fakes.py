@@ -78,11 +78,19 @@ def page_spec(
     }
 
 
-def write_score(spec: dict[str, Any], cell: dict[str, Any], accuracy: float | None, reason: str | None = None) -> None:
-    """Write a cell's score.json; without an accuracy it failed, for `reason`."""
+def write_score(
+    spec: dict[str, Any],
+    cell: dict[str, Any],
+    accuracy: float | None,
+    reason: str | None = None,
+    images: tuple[int, int] = (1600, 400),
+) -> None:
+    """Write a cell's score.json; without an accuracy it failed, for `reason`. `images`: training and validation images
+    of the task, of which the 1k budget takes the first 800 and 200.
+    """
     task = next(task for task in spec["tasks"] if task["id"] == cell["task"])
     status = "failed" if accuracy is None else "ok"
-    small = cell["budget"] == "1k"
+    train, val = (min(800, images[0]), min(200, images[1])) if cell["budget"] == "1k" else images
     selected = (
         None if accuracy is None else {"learning_rate": 0.01, "steps": 60, "val_accuracy": min(1.0, accuracy + 0.01)}
     )
@@ -103,9 +111,9 @@ def write_score(spec: dict[str, Any], cell: dict[str, Any], accuracy: float | No
         "trials": [trial],
         "selected": selected,
         "accuracy": accuracy,
-        "n_train": 800 if small else 1600,
-        "n_val": 200 if small else 400,
-        "n_trainval": 1000 if small else 2000,
+        "n_train": train,
+        "n_val": val,
+        "n_trainval": train + val,
         "n_test": 500,
         "seconds": 2.5,
         "images_per_second": 1000.0,
@@ -122,9 +130,14 @@ def write_scores(
     spec: dict[str, Any],
     accuracy: Callable[[dict[str, Any]], float | None],
     skip: Callable[[dict[str, Any]], bool] = lambda cell: False,
+    images: dict[str, tuple[int, int]] | None = None,
 ) -> None:
-    """Write the scores of all cells that `skip` does not name; `accuracy` gives each cell's, None for a failed one."""
+    """Write the scores of all cells that `skip` does not name; `accuracy` gives each cell's, None for a failed one.
+
+    `images`: training and validation images of the tasks that have others than `write_score` gives.
+    """
     for cell in spec["cells"]:
         if not skip(cell):
             value = accuracy(cell)
-            write_score(spec, cell, value, None if value is not None else "the loss was not finite in every trial")
+            reason = None if value is not None else "the loss was not finite in every trial"
+            write_score(spec, cell, value, reason, (images or {}).get(cell["task"], (1600, 400)))

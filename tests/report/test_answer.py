@@ -1,10 +1,10 @@
 """What the page says in words: right names, signs, ties, and nothing claimed that the cells do not show."""
 
 import pytest
-from report_fakes import METHODS, page_spec, write_scores
+from report_fakes import METHODS, TASKS, page_spec, write_scores
 
 from vtabflow.report import scores
-from vtabflow.report.answer import answer, points, short
+from vtabflow.report.answer import answer, heading, points, short
 from vtabflow.report.stats import Results
 
 
@@ -103,3 +103,28 @@ def test_names_are_escaped():
 
 def test_points():
     assert [points(v) for v in (0.1234, -0.1234, 0.0001, -0.0001)] == ["+12.3", "−12.3", "0.0", "0.0"]
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ({}, "1,000"),
+        ({task["id"]: (144, 48) for task in TASKS}, "192"),
+        ({TASKS[0]["id"]: (144, 48)}, "192 to 1,000"),
+        ({TASKS[0]["id"]: (144, 48), TASKS[1]["id"]: (5000, 48)}, "192 to 1,000"),
+    ],
+)
+def test_headings_count_the_examples_that_there_are(images, words):
+    spec = page_spec(seeds=(0,))
+    write_scores(spec, noisy, images=images)
+    results = Results(spec, scores.read_cells(spec))
+    assert [heading(results, budget) for budget in results.budgets] == [
+        f"With {words} labelled examples a task",
+        "With the full training sets",
+    ]
+    assert f"In short: with {words} labelled examples a task pre-training pays" in short(results)
+
+
+def test_before_the_first_score_the_heading_is_the_budgets():
+    spec = page_spec()
+    assert heading(Results(spec, scores.read_cells(spec)), "1k") == "With 1,000 labelled examples a task"

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import altair as alt
@@ -14,6 +15,7 @@ from vtabflow.files import read_json, write_json
 from vtabflow.report import figures, page, scores, step
 from vtabflow.report.stats import Results
 
+OWN = {"id": "birds", "display": "Birds", "group": "own", "source": "folder", "dataset": "birds", "classes": 3}
 EVIL = "</script><script>alert('x')</script><img src=x onerror=\"alert(1)\">"
 
 
@@ -226,13 +228,12 @@ def test_script_json_cannot_end_the_script():
 
 def test_own_tasks_are_not_called_standins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    own = {"id": "birds", "display": "Birds", "group": "own", "source": "folder", "dataset": "birds", "classes": 3}
-    spec = page_spec(tasks=[own], seeds=(0,), title="My birds", theme="dark") | {"upstream": None}
+    spec = page_spec(tasks=[OWN], seeds=(0,), title="My birds", theme="dark") | {"upstream": None}
     write_scores(spec, accuracy)
     step.run(spec)
     text = (Path(spec["folder"]) / "index.html").read_text()
     assert "stand-ins, not VTAB" not in text and "My birds" in text and 'data-theme="dark"' in text
-    mixed = page_spec(tasks=[own, TASKS[0]])
+    mixed = page_spec(tasks=[OWN, TASKS[0]])
     assert figures.standins(mixed) == "1 of 2 tasks are procedural stand-ins, not VTAB"
 
 
@@ -256,3 +257,79 @@ def test_a_mean_over_some_of_vtabs_tasks_says_so(tmp_path, monkeypatch):
     assert "4 tasks" in text.split("Against scratch")[0]
     summary = (Path(spec["folder"]) / "summary.csv").read_text().splitlines()
     assert summary[0].endswith("n_tasks") and summary[1].endswith(",4")
+
+
+def notes_of(spec):
+    """The texts of the page's yellow boxes, from the scores that are there."""
+    text = page.render(spec, Results(spec, scores.read_cells(spec)), [], {"missing": 0, "failed": 0})
+    return [
+        re.sub(r"<[^>]+>|\s+", lambda m: "" if m[0][0] == "<" else " ", note)
+        for note in re.findall(r'<p class="note">(.*?)</p>', text, re.S)
+    ]
+
+
+def test_encoders_that_learned_from_drawings_are_named_beside_photographs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawn = page_spec(tasks=[OWN], budgets=("full",))
+    write_scores(drawn, accuracy)
+    (note,) = notes_of(drawn)
+    assert "pre-trained on images drawn by the project" in note and "pre-trained on photographs" in note
+    assert "Set upstream to a set of photographs" in note
+    photographs = {"id": "my-photos", "display": "My photos", "source": "folder"}
+    assert notes_of(drawn | {"upstream": photographs}) == []
+    # From-Scratch alone has learned from no drawings, and drawn tasks have a note of their own.
+    assert notes_of(page_spec(tasks=[OWN], methods=METHODS[:1])) == []
+    assert len(notes_of(page_spec())) == 1
+    assert len(notes_of(page_spec(tasks=[OWN, TASKS[0]]))) == 2
+
+
+def test_two_budgets_of_the_same_images_are_called_that(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    upstream = {"id": "my-photos", "display": "My photos", "source": "folder"}
+    spec = page_spec(tasks=[OWN], seeds=(0,)) | {"upstream": upstream}
+    write_scores(spec, accuracy, images={"birds": (144, 48)})
+    (note,) = notes_of(spec)
+    assert "Budgets 1k and full are the same images here" in note and "what differs between them is chance" in note
+    assert "budgets: [full] does the work once" in note
+    step.run(spec)
+    text = (Path(spec["folder"]) / "index.html").read_text()
+    assert "With 192 labelled examples a task" in text and "up to 1,000 labelled images" in text
+    assert "1k: 192 examples a task" in (Path(spec["folder"]) / "figures/mean-accuracy.svg").read_text()
+    assert "budget 1k (192 examples a task)" in text and "1,000 labelled examples" not in text
+    # 800 training images, but more than 200 for validation: the budgets differ.
+    write_scores(spec, accuracy, images={"birds": (800, 201)})
+    assert notes_of(spec) == []
+    # One task of two: the other still needs both budgets.
+    two = page_spec(tasks=[OWN, OWN | {"id": "fish", "display": "Fish"}], seeds=(0,)) | {"upstream": upstream}
+    write_scores(two, accuracy, images={"birds": (144, 48)})
+    (note,) = notes_of(two)
+    assert "Budgets 1k and full are the same images of Birds" in note and "does the work once" not in note
+
+
+def placed(element, x=0.0):
+    """(text, horizontal place) of every text of an SVG, through the shifts of the groups around it."""
+    shift = re.search(r"translate\(([-\d.]+)", element.get("transform", ""))
+    x += float(shift[1]) if shift else 0.0
+    if element.tag.endswith("}text"):
+        yield "".join(element.itertext()), x
+    for child in element:
+        yield from placed(child, x)
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_group_titles_of_a_heat_table_stay_apart(tmp_path, monkeypatch, each):
+    monkeypatch.chdir(tmp_path)
+    # pixels in Liberation Sans Bold at size 13, the font of the titles
+    widths = {"natural": 43.3, "specialized": 69.4, "structured": 64.3, "own": 25.3}
+    tasks = [
+        OWN | {"id": f"{group}-{number}", "display": f"{group} {number}", "group": group}
+        for group in widths
+        for number in range(each)
+    ]
+    spec = page_spec(tasks=tasks, budgets=("full",), seeds=(0,))
+    heat = figures.figures(spec, Results(spec, scores.read_cells(spec)), "light")[-1]
+    svg = ElementTree.fromstring(figures.svg(heat))
+    titles = [(text, x) for text, x in placed(svg) if text in widths]
+    assert [text for text, _ in titles] == list(widths)
+    for (text, x), (_, following) in zip(titles, [*titles[1:], ("", float(svg.get("width")))], strict=True):
+        assert x + widths[text] + 4 <= following, f"{text} reaches over what follows it"

@@ -99,7 +99,7 @@ class BigBiGAN(Method):
         "ema_start": (0.0, 1.0),
         "crop_area_min": (0.01, 1.0),
     }
-    sizes = (32, 64, 128, 256)  # 256 with a `downscale` of 2 only
+    sizes = (32, 64, 128)  # of the pictures that are generated: times `downscale`
     turns = ("discriminator", "discriminator", "generator", "encoder")
     published = True
     reference = "Donahue and Simonyan 2019 (BigBiGAN), arXiv:1907.02544; DeepMind's TF-Hub notebook of it"

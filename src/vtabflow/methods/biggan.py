@@ -77,7 +77,9 @@ class CondBigGAN(Method):
         """What both methods have: the logit, spectral normalisation, the average, noise for the pictures to show."""
         self.logit = spectral(orthogonal(nn.Linear(self.features, 1)))
         spectral(self.trunk)
-        spectral(self.generator)
+        for part in self.generator.children():
+            if part is not self.generator.embed:
+                spectral(part)
         self.average = Average(self.generator)
         self.register_buffer("shown_noise", torch.randn(SHOWN, self.set["latent"]))
 

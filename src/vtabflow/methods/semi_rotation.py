@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vtabflow.methods.augment import inception_preprocess, rotations
+from vtabflow.methods.augment import inception_crop, rotations
 from vtabflow.methods.base import Batch, Head, Method, accuracy
 from vtabflow.methods.draws import Draws
 
@@ -15,7 +15,8 @@ class SemiRotation10(Method):
 
     One forward pass over both streams, so that they share batch statistics. w = 1 and both heads linear on the
     representation, as in google-research/s4l rotation.py. `batch` counts the images of each stream (256 + 256 in S4L,
-    at learning rate 0.03 and weight decay 1e-3: the study's to set). The crop is S4L's inception_preprocess.
+    at learning rate 0.03 and weight decay 1e-3: the study's to set). Views are Inception crops and flips, colours as they
+    are (S4L's config/s4l_rotation.sh).
     """
 
     id = "semi-rotation-10"
@@ -34,7 +35,7 @@ class SemiRotation10(Method):
 
     def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         views = [  # the labelled stream is the last
-            rotations(inception_preprocess(batch[name][0], self.size, draws, self.set["crop_area_min"]))
+            rotations(inception_crop(batch[name][0], self.size, draws, self.set["crop_area_min"]))
             for name in self.streams
         ]
         features = self.represent(torch.cat([x for x, _ in views])).split([len(x) for x, _ in views])

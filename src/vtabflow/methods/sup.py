@@ -40,7 +40,7 @@ class Sup100(Method):
 
 
 class Sup10(Sup100):
-    """The same on the labelled subset alone (methods.md M13). On ImageNet S4L trains 200 passes over 128,000 images
+    """The same on the labelled subset alone, colours as they are (methods.md M13). On ImageNet S4L trains 200 passes over 128,000 images
     with weight decay 1e-3, ten times the usual: with 56.4% top-1 far better than 1e-4.
     """
 
@@ -48,4 +48,5 @@ class Sup10(Sup100):
     display = "Sup-10%"
     streams = {"labelled": "subset"}
     defaults = {"weight_decay": 1e-3}
+    settings = {"crop_area_min": 0.05, "colour": False}
     reference = "google-research/s4l config/supervised_imagenet_10p, arXiv:1905.03670"

@@ -1,7 +1,7 @@
 """The networks a representation can have, by name. Reading the table does not import torch.
 
 A row is {"module": file in vtabflow/networks, "class": its class, "features": outputs, "arguments": how the class is
-called}. Adding a network is one row, and a file if its class is new.
+called, "patch": the side in pixels of the patches that a transformer cuts an image into}. Adding a network is one row, and a file if its class is new.
 """
 
 import difflib
@@ -54,12 +54,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "arguments": {"channels": 8, "multipliers": [1, 2, 4, 8], "attention": False},
     },
     # timm's vit_small_patch16_224: 21,665,664 parameters.
-    "vit-s16": {"module": "vit", "class": "ViT", "features": 384, "arguments": {}},
+    "vit-s16": {"module": "vit", "class": "ViT", "features": 384, "patch": 16, "arguments": {}},
     # For 32 px on one CPU core, where its training step takes twice resnet-small's.
     "vit-small": {
         "module": "vit",
         "class": "ViT",
         "features": 64,
+        "patch": 4,
         "arguments": {"size": 32, "patch": 4, "width": 64, "depth": 3, "heads": 2, "mlp_ratio": 2.0},
     },
 }

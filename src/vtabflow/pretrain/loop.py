@@ -26,7 +26,7 @@ from vtabflow.schedule import Schedule
 CHECK_STEPS = 100
 PRINTS = 10
 # A checkpoint at the next check if the last is this old, however few steps were made.
-CHECKPOINT_SECONDS = 600.0
+CHECKPOINT_STEPS, CHECKPOINT_SECONDS = 500, 600.0
 # Left out of images/s: compilation, first allocations.
 WARM_STEPS = 5
 
@@ -78,7 +78,8 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
     for network in compiled:
         network.forward = torch.compile(network.forward)
 
-    every = int(os.environ.get("VTABFLOW_CHECKPOINT_STEPS", "500"))
+    # A short run too has something to fall back to, should it diverge.
+    every = int(os.environ.get("VTABFLOW_CHECKPOINT_STEPS", min(CHECKPOINT_STEPS, -(-steps // 5))))
     mark = -(-steps // PRINTS)
     draws = Draws(torch.Generator(device), ranks.rank(), ranks.world())
     meter, watch = Meter(), Watch(device, outcome)
@@ -114,6 +115,8 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
             fallback = checkpoint.load(scratch, key, device)
             method.load_state_dict(fallback["method"] if fallback else first)
             outcome.steps = fallback["outcome"]["steps"] if fallback else 0
+            outcome.losses = fallback["outcome"]["losses"] if fallback else {}
+            outcome.curve = fallback["outcome"]["curve"] if fallback else []
             outcome.status = "stopped" if fallback else "failed"
             outcome.reason = f"{broken} by step {done} of {steps}; the weights are those of step {outcome.steps}"
             say(f"{method.id}: {outcome.status}, {outcome.reason}")

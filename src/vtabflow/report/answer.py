@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from vtabflow.report.stats import BASELINE, Gain, Results, mean_of
 
-BUDGET = {"1k": "With 1,000 labelled examples a task", "full": "With the full training sets"}
+BUDGET_1K = (800, 200)  # training and validation images of a task that has as many
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,18 @@ class Said:
     budget: str
     main: Markup
     further: list[Markup]
+
+
+def heading(results: Results, budget: str) -> str:
+    """What a budget is, with as many labelled examples as its cells had."""
+    words = {"1k": f"With {examples(results)} labelled examples a task", "full": "With the full training sets"}
+    return words.get(budget, f"Budget {budget}")
+
+
+def examples(results: Results) -> str:
+    """How many labelled examples a task has at budget 1k: `1,000`, or `192 to 1,000` where tasks have fewer images."""
+    images = results.images.get("1k", {})
+    return span([sum(images.get(task, BUDGET_1K)) for task in results.tasks["all"]])
 
 
 def answer(results: Results) -> list[Said]:
@@ -42,10 +54,9 @@ def short(results: Results) -> Markup | None:
             else "no gain from pre-training can be shown"
         )
         name = results.display[best]
-        where = BUDGET.get(budget, f"budget {budget}")
         parts.append(
             Markup("{} {} (best: {}, {} points against {})").format(
-                where.lower(), verdict, name, points(gain.gain), results.display[BASELINE]
+                heading(results, budget).lower(), verdict, name, points(gain.gain), results.display[BASELINE]
             )
         )
     return Markup("In short: {}.").format(Markup("; ").join(parts)) if parts else None
@@ -228,6 +239,14 @@ def points(gain: float) -> str:
     """A signed difference in percentage points, with a real minus."""
     text = f"{100 * gain:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def span(numbers: list[int]) -> str:
+    """The lowest and the highest of the numbers: `144 to 800`, or one number where they are equal."""
+    if not numbers:
+        return "0"
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def count(number: int, noun: str) -> str:

@@ -8,7 +8,7 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 
 from vtabflow.report.heat import heat
-from vtabflow.report.look import GROUND, INK, VEGALITE, WORDS, Figure, Rows, family_colour, finished, percent, standins
+from vtabflow.report.look import GROUND, INK, VEGALITE, Figure, Rows, family_colour, finished, percent, standins, words
 from vtabflow.report.stats import Results, mean_of
 
 
@@ -115,7 +115,7 @@ def _mean_panel(data: Rows, results: Results, budget: str, theme: str) -> Any:
         halo.encode(x="end:Q", text="label:N"),
         base.mark_text(color=INK[theme], **place).encode(x="end:Q", text="label:N"),
     ]
-    title = alt.TitleParams(f"{budget}: {WORDS.get(budget, budget)}", fontSize=13, anchor="start", offset=6)
+    title = alt.TitleParams(f"{budget}: {words(results, budget)}", fontSize=13, anchor="start", offset=6)
     return alt.layer(*layers).properties(
         width=330 if len(results.budgets) > 1 else 620, height={"step": 22}, title=title
     )

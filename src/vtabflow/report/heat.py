@@ -1,11 +1,15 @@
 """Figure (c): the heat table of every method on every task."""
 
+import math
 from typing import Any
 
 import altair as alt
 
-from vtabflow.report.look import FAILED, GAP, GROUND, HEAT, INK, QUIET, WORDS, Figure, Rows, finished, percent
+from vtabflow.report.look import FAILED, GAP, GROUND, HEAT, INK, QUIET, Figure, Rows, finished, percent, words
 from vtabflow.report.stats import Results, mean_of
+
+COLUMN = 42  # pixels
+LETTER = 7  # pixels of a group's title, rounded up: its longest, "specialized", takes 69
 
 
 def heat(results: Results, budget: str, theme: str, note: str) -> Figure:
@@ -17,7 +21,7 @@ def heat(results: Results, budget: str, theme: str, note: str) -> Figure:
     chart = alt.hconcat(*panels, spacing=14, bounds="flush").resolve_scale(color="shared")
     seeds = len(results.seeds)
     caption = (
-        f"Percent, budget {budget} ({WORDS.get(budget, budget)})"
+        f"Percent, budget {budget} ({words(results, budget)})"
         + (f", mean over {seeds} seeds (* over fewer)" if seeds > 1 else "")
         + ". Grey cells have no accuracy: “failed” ran and did not finish well, “missing” has not run. "
         + "The first column is the mean over all tasks († over fewer tasks, and not ranked)."
@@ -67,8 +71,10 @@ def _heat_panel(data: Rows, results: Results, budget: str, scope: str, order: li
         ),
         gaps.mark_text(fontSize=9.5, fontStyle="italic").encode(text="text:N", color=failed),
     ]
-    title = alt.TitleParams("" if scope == "all" else scope, fontSize=13, anchor="start", orient="bottom", offset=6)
-    return alt.layer(*layers).properties(width={"step": 42}, height={"step": 24}, title=title)
+    name = "" if scope == "all" else scope
+    title = alt.TitleParams(name, fontSize=13, anchor="start", orient="bottom", offset=6)
+    column = max(COLUMN, math.ceil(LETTER * len(name) / len(tasks)))  # one task: as wide as its title
+    return alt.layer(*layers).properties(width={"step": column}, height={"step": 24}, title=title)
 
 
 def _heat_means(results: Results, budget: str) -> list[dict[str, Any]]:

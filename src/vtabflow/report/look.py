@@ -6,6 +6,7 @@ from typing import Any
 
 import altair as alt
 
+from vtabflow.report.answer import examples
 from vtabflow.report.stats import Results
 
 VEGALITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -36,8 +37,6 @@ FAILED = {"light": "#a40000", "dark": "#ff9a9a"}
 HEAT = {"light": ["#f2f6fa", "#a9cbe4", "#4f94c6", "#08407a"], "dark": ["#1c2632", "#28507a", "#4f94c6", "#d4ebff"]}
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
-WORDS = {"1k": "1,000 examples a task", "full": "the full training sets"}
-
 
 class Rows:
     """The data of one figure: charts refer to it by name. Data inside charts is copied with every step of Altair, which takes seconds."""
@@ -59,6 +58,11 @@ class Figure:
     title: str
     caption: str
     vegalite: dict[str, Any]
+
+
+def words(results: Results, budget: str) -> str:
+    """What a budget is, for titles and captions."""
+    return {"1k": f"{examples(results)} examples a task", "full": "the full training sets"}.get(budget, budget)
 
 
 def standins(spec: dict[str, Any]) -> str:

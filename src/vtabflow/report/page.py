@@ -14,7 +14,7 @@ import vl_convert
 from markupsafe import Markup
 
 from vtabflow.files import read_json
-from vtabflow.report.answer import BUDGET, answer, count, listing, points, short
+from vtabflow.report.answer import answer, count, heading, listing, points, short, span
 from vtabflow.report.look import COLOURS, OTHER, VEGALITE, Figure, standins
 from vtabflow.report.stats import BASELINE, Results
 
@@ -69,7 +69,9 @@ def render(spec: dict[str, Any], results: Results, drawn: list[Drawn], cell_coun
         total=len(results.cells),
         answer=answer(results),
         short=short(results),
-        words=BUDGET,
+        headings={budget: heading(results, budget) for budget in results.budgets},
+        from_drawings=_from_drawings(spec),
+        same_images=_same_images(results),
         size=_size(spec),
         families=_families(results, theme),
         other_networks=_other_networks(spec),
@@ -132,6 +134,26 @@ def _left_out(spec: dict[str, Any]) -> list[Markup]:
     return said
 
 
+def _from_drawings(spec: dict[str, Any]) -> bool:
+    """Whether encoders that learned from the project's drawings are judged on images that are not."""
+    pretrained = any(method["family"] != "from-scratch" for method in spec["methods"])
+    drawn = spec["upstream"] and spec["upstream"]["source"] == "procedural"
+    return bool(drawn) and pretrained and any(task["source"] != "procedural" for task in spec["tasks"])
+
+
+def _same_images(results: Results) -> Markup | None:
+    """What to know of tasks so small that both budgets take all their images; None where there are none."""
+    small, full = (results.images.get(budget, {}) for budget in ("1k", "full"))
+    same = [task for task in results.tasks["all"] if task in small and small[task] == full.get(task)]
+    if not same:
+        return None
+    every = len(same) == len(results.tasks["all"])
+    return Markup("Budgets 1k and full are the same images {}; what differs between them is chance.{}").format(
+        "here" if every else Markup("of {}").format(listing([results.task_display[task] for task in same])),
+        Markup(" <code>budgets: [full]</code> does the work once.") if every else "",
+    )
+
+
 def _size(spec: dict[str, Any]) -> str:
     parts = [
         count(len(spec["methods"]), "method"),
@@ -175,24 +197,17 @@ def _budgets(results: Results) -> list[dict[str, str]]:
     """One line a budget, with the numbers of images that the cells really had."""
     rows = []
     for budget in results.budgets:
-        done = [cell for cell in results.cells if cell["budget"] == budget and cell["n_train"]]
-        train, val = (_range([cell[name] for cell in done if cell[name]]) for name in ("n_train", "n_val"))
+        done = results.images[budget].values()
+        train, val = (span([pair[part] for pair in done if pair[part]]) for part in (0, 1))
         if budget == "1k":
             text = "1,000 labelled images of each task: 800 to train on, 200 to choose the settings by (validation)"
             if done and (train, val) != ("800", "200"):
-                text += f"; here {train} and {val}"
+                text = f"up to {text}; here {train} and {val}"
         else:
             text = "every labelled training image of each task"
             text += f": here {train} to train on, {val} to choose the settings by (validation)" if done else ""
         rows.append({"id": budget, "text": text})
     return rows
-
-
-def _range(numbers: list[int]) -> str:
-    if not numbers:
-        return "0"
-    low, high = min(numbers), max(numbers)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _means(results: Results, theme: str) -> list[dict[str, Any]]:

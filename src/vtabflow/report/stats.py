@@ -120,6 +120,11 @@ class Results:
             if cell["status"] == "ok":
                 tasks = self._scores.setdefault((cell["method"], cell["budget"]), {})
                 tasks.setdefault(cell["task"], {})[cell["seed"]] = (cell["accuracy"], cell["n_test"] or 0)
+        # budget -> task -> (training images, validation images), of the tasks with a cell that has run
+        self.images: dict[str, dict[str, tuple[int, int]]] = {budget: {} for budget in self.budgets}
+        for cell in cells:
+            if cell["n_train"] is not None:
+                self.images[cell["budget"]][cell["task"]] = (cell["n_train"], cell["n_val"] or 0)
         self._means: dict[tuple[str, str, str], Mean] = {}
 
     def seeds_of(self, method: str, budget: str, task: str) -> dict[int, float]:
