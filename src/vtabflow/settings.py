@@ -1,12 +1,30 @@
 """The groups of settings of a study: params.yaml's prepare, pretrain, finetune, report and run, with their defaults."""
 
 import difflib
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from vtabflow.networks.table import NETWORKS
+from vtabflow.prepare.archives import is_address
 
+
+def _at_home(value: str) -> str:
+    path = os.path.expanduser(value)
+    if path.startswith("~"):
+        raise ValueError(f"{value} begins with the home of a user who is not here; write the path from / on")
+    return path
+
+
+def _address(value: str) -> str:
+    if not is_address(value):
+        raise ValueError(f"{value} is no http, https or file address; write one such as https://mirror.example.org/")
+    return value
+
+
+Place = Annotated[str, AfterValidator(_at_home)]  # a path; ~ is the home of whoever plans the study
+Address = Annotated[str, AfterValidator(_address)]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -40,7 +58,7 @@ class Procedural(Group):
 class Folder(Group):
     """A folder or zip of `<class>/<image>` as a task or an upstream set."""
 
-    path: str
+    path: Place
     display: str | None = None
     group: Literal["natural", "specialized", "structured", "own"] = "own"
     invalid: Literal["refuse", "skip"] = "refuse"
@@ -49,11 +67,13 @@ class Folder(Group):
 class Tfds(Group):
     """Where the real VTAB datasets come from and lie. In a key: `checksums`, `versions`, `counts: any`."""
 
-    folder: str = Field(default="data/tfds", description="TFDS records; a folder that has them is used as it is")
-    downloads: str = "data/downloads"
-    manual: str = Field(default="data/manual", description="what a person has to bring: see `vtabflow data plan`")
-    mirrors: dict[str, str] = Field(default={}, description="start of an address -> start of the one to try before it")
-    checksums: str | None = Field(
+    folder: Place = Field(default="data/tfds", description="TFDS records; a folder that has them is used as it is")
+    downloads: Place = "data/downloads"
+    manual: Place = Field(default="data/manual", description="what a person has to bring: see `vtabflow data plan`")
+    mirrors: dict[str, Address] = Field(
+        default={}, description="start of an address -> start of the one to try before it"
+    )
+    checksums: Place | None = Field(
         default=None, description='a JSON file {address: {"sha256", "size"}} for archives that were released again'
     )
     counts: Literal["official", "any"] = Field(
@@ -68,7 +88,7 @@ class Tfds(Group):
 class Imagenet(Group):
     """ImageNet as the upstream set: through TFDS (see prepare.tfds), or from a tree of <wnid>/<image>, read-only."""
 
-    tree: str | None = None
+    tree: Place | None = None
     side: Annotated[int, Field(ge=64, le=4096, strict=True)] | None = Field(
         default=None, description="pixels: larger images are shortened to this longest side; none are where left out"
     )
@@ -106,7 +126,7 @@ class Subset(Group):
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     seed: Seed = 0
-    file: str | None = None
+    file: Place | None = None
 
 
 def _increasing(value: tuple[float, ...]) -> tuple[float, ...]:

@@ -6,18 +6,23 @@ import math
 import numpy as np
 import pytest
 import torch
-from method_place import BATCH, CLASSES, batch_for, draws, make, train
+import torch.nn.functional as F
+from method_place import BATCH, CLASSES, SIZE, batch_for, draws, make, train
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from vtabflow import catalogue
 from vtabflow.errors import UserError
+from vtabflow.methods.augment import crop_boxes, crop_resize, mirrors, to_float
 from vtabflow.methods.autoencoder import kl
 from vtabflow.methods.wae_gan import log_prior
-from vtabflow.methods.wae_mmd import SCALES, mmd
+from vtabflow.methods.wae_mmd import mmd
 from vtabflow.methods.wae_ukl import ram_mc
 from vtabflow.networks.decoder import Decoder
 
 NAMES = ["vae", "wae-mmd", "wae-gan", "wae-ukl"]
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # methods.md M3
+LATENT = 8
+PRIOR = Independent(Normal(torch.zeros(LATENT).double(), torch.ones(LATENT).double()), 1)
 
 
 def normal(*shape, seed=0):
@@ -136,6 +141,133 @@ def test_the_prior_trick_adds_the_log_density():
     tricked, plain = make("wae-gan").critic, make("wae-gan", prior_trick=False).critic
     code = normal(4, 8)
     torch.testing.assert_close(tricked(code) - plain(code), log_prior(code))
+
+
+# The losses of whole turns. Views, noise and codes are made again from the same draws; what follows the heads is float64.
+
+
+def ready(name, **settings):
+    """A method whose codes' variances differ from one another and from 1, and some of whose means hardly vary."""
+    method = make(name, **settings)
+    with torch.no_grad():
+        method.mean.weight *= torch.linspace(0, 1, LATENT)[:, None]
+        if hasattr(method, "log_variance"):
+            method.log_variance.weight.copy_(0.1 * normal(*method.log_variance.weight.shape, seed=5))
+            method.log_variance.bias.copy_(torch.linspace(-2, 1, LATENT))
+        if hasattr(method, "critic"):
+            method.critic.last.weight.copy_(normal(*method.critic.last.weight.shape, seed=6))
+    return method
+
+
+def losses_and_view(method, player, batch, noise):
+    """What `method` says with draws(3); the view that it should have made of the batch, what the trunk makes of it with
+    normal noise of this deviation, cut at two; and the draws that are left."""
+    seen = []
+    hook = method.trunk.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
+    losses = method.losses(player, batch, draws(3))
+    hook.remove()
+    images, again = batch["images"][0], draws(3)
+    boxes = crop_boxes(len(images), *images.shape[1:3], again, (0.5, 1.0), (1.0, 1.0))
+    x = crop_resize(to_float(images), boxes, SIZE, mirrors(len(images), again))
+    shown = x + noise * again.normal(x.shape).clamp(-2, 2) if noise else x
+    assert len(seen) == 1 and torch.equal(seen[0], shown)
+    return losses, x, method.trunk(shown), again
+
+
+def error(method, x, code):
+    return (x.double() - method.decoder(code.float()).double()).square().sum() / len(x)
+
+
+def varied(mean):
+    return (mean.detach().var(0) > 0.01).double().mean()
+
+
+def encoded(method, features, again):
+    """Each image's Gaussian, and one draw of each."""
+    mean, log_variance = method.mean(features).double(), method.log_variance(features).double()
+    sigma = (log_variance / 2).exp()
+    return Independent(Normal(mean, sigma), 1), mean + again.normal(mean.shape).double() * sigma
+
+
+def logits(critic, code):
+    """Of ReLU layers, a linear one and the prior's log density."""
+    x = code
+    for layer in critic.layers:
+        x = F.linear(x, layer.weight.double(), layer.bias.double()).relu()
+    return F.linear(x, critic.last.weight.double(), critic.last.bias.double()).squeeze(1) + PRIOR.log_prob(code)
+
+
+def assert_same(method, got, want):
+    """Every loss, and what it does to the weights."""
+    weights = list(method.parameters())
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        assert got[name].item() == pytest.approx(value.item(), rel=1e-5), name
+        assert got[name].requires_grad == value.requires_grad, name
+        if value.requires_grad:
+            mine, its = (
+                torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights, None, True, materialize_grads=True)])
+                for loss in (got[name], value)
+            )
+            assert (mine - its).norm() < 1e-3 * its.norm(), name
+
+
+def test_the_losses_of_the_vae():
+    method = ready("vae", variance=0.25, beta=3.0)
+    got, x, features, again = losses_and_view(method, "main", batch_for(method), 0)
+    posterior, code = encoded(method, features, again)
+    assert 0 < varied(posterior.mean) < 1
+    want = {
+        "reconstruction": error(method, x, code) / 0.5,
+        "kl": 3 * kl_divergence(posterior, PRIOR.expand([BATCH])).mean(),
+        "active": varied(posterior.mean),
+    }
+    assert_same(method, got, want)
+
+
+def test_the_losses_of_the_wae_with_mmd():
+    method = ready("wae-mmd", reconstruction_weight=0.3, penalty_weight=70.0)
+    got, x, features, again = losses_and_view(method, "main", batch_for(method), 0.01)
+    code = method.mean(features).double()
+    want = {
+        "reconstruction": 0.3 * error(method, x, code),
+        "mmd": 70 * brute_force_mmd(code, again.normal(code.shape).double()),
+        "active": varied(code),
+    }
+    assert_same(method, got, want)
+
+
+def test_the_losses_of_the_wae_with_a_critic():
+    """The critic's logits l of draws from the prior and m of the codes: -ln s(l) - ln(1 - s(m)); the encoder's
+    -ln s(m), s the logistic function."""
+    method = ready("wae-gan", reconstruction_weight=0.3, penalty_weight=5.0)
+    got, x, features, _ = losses_and_view(method, "autoencoder", batch_for(method), 0.01)
+    code = method.mean(features).double()
+    want = {
+        "reconstruction": 0.3 * error(method, x, code),
+        "deception": 5 * -F.logsigmoid(logits(method.critic, code)).mean(),
+        "active": varied(code),
+    }
+    assert_same(method, got, want)
+    got, _, features, again = losses_and_view(method, "critic", batch_for(method), 0.01)
+    code = method.mean(features).double().detach()
+    drawn, coded = (logits(method.critic, z) for z in (again.normal(code.shape).double(), code))
+    assert_same(method, got, {"critic": 5 * -(F.logsigmoid(drawn) + F.logsigmoid(-coded)).mean()})
+
+
+def test_the_losses_of_the_wae_with_ram_mc():
+    method = ready("wae-ukl", reconstruction_weight=0.3, penalty_weight=5.0)
+    got, x, features, again = losses_and_view(method, "main", batch_for(method), 0)
+    posterior, code = encoded(method, features, again)
+    mixture = MixtureSameFamily(Categorical(torch.ones(BATCH).double()), posterior)
+    want = {
+        "reconstruction": 0.3 * error(method, x, code),
+        "ram-mc": 5 * (mixture.log_prob(code) - PRIOR.log_prob(code)).mean(),
+        "kl": kl_divergence(posterior, PRIOR.expand([BATCH])).mean().detach(),
+        "sigma": posterior.stddev.detach().mean(),
+        "active": varied(posterior.mean),
+    }
+    assert_same(method, got, want)
 
 
 def test_a_critic_tells_codes_from_the_prior_and_the_encoder_answers():

@@ -26,7 +26,8 @@ SCENES: tuple[tuple[tuple[tuple[str, float], ...], int], ...] = (
 )
 
 
-def make(places: Places, seed: int = 0) -> Truth:
+def make(places: Places, seed: int = 0, broken: int | None = None) -> Truth:
+    """`broken` is the number of a picture whose file is none."""
     rng = np.random.default_rng(seed)
     names = [f"2011_09_26_drive_{number:04d}_sync" for number in rng.choice(200, VIDEOS, replace=False)]
     frames = [(name, frame) for name in names for frame in range(rng.integers(1, 8))]
@@ -38,7 +39,7 @@ def make(places: Places, seed: int = 0) -> Truth:
         # One picture has the real size.
         pixels = drawn(rng, *((375, 1242) if index == 0 else SIZES[rng.integers(len(SIZES))]))
         objects, nearest = SCENES[index % len(SCENES)]
-        images[f"training/image_2/{index:06d}.png"] = encoded(pixels)
+        images[f"training/image_2/{index:06d}.png"] = b"no picture" if index == broken else encoded(pixels)
         labels[f"training/label_2/{index:06d}.txt"] = _label_file(rng, objects, *pixels.shape[:2])
         example = Example(f"{index:06d}.png", {"kitti-distance": nearest}, pixels)
         truth[split_of[frames[line][0]]].append(example)

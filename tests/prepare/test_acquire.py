@@ -8,14 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from served import Host, serving
 
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare import acquire, archives, download
@@ -26,66 +25,10 @@ CIFAR = DATASETS["cifar100"]
 DATA = np.random.default_rng(0).bytes(3_000_000)
 
 
-class Host(ThreadingHTTPServer):
-    """Serves `files` and misbehaves as `faults` say: a list for each path, one entry a request, then all is well."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        self.files: dict[str, bytes] = {}
-        self.faults: dict[str, list] = {}
-        self.ranges, self.pause, self.marks = True, 0.0, True
-        self.asked: list[tuple[str, str | None]] = []
-        super().__init__(("127.0.0.1", 0), Answer)
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-
-class Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        host = self.server
-        host.asked.append((self.path, self.headers["Range"]))
-        fault = host.faults.get(self.path, []).pop(0) if host.faults.get(self.path) else None
-        data = host.files.get(self.path)
-        if data is None or isinstance(fault, int):
-            return self.send_error(fault or 404)
-        mark = f'"{hashlib.md5(data).hexdigest()}"'
-        start = 0
-        found = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if found and host.ranges and self.headers["If-Range"] in (None, mark):
-            start = int(found.group(1))
-            if start >= len(data):
-                return self.send_error(416)
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(data) - start))
-        if host.marks:
-            self.send_header("ETag", mark)
-        self.end_headers()
-        stop = len(data) if fault is None else start + int(fault * (len(data) - start))  # a float: break off there
-        for at in range(start, stop, 1 << 16):
-            self.wfile.write(data[at : min(at + (1 << 16), stop)])
-            time.sleep(host.pause)
-        self.wfile.flush()
-        if stop < len(data):
-            self.connection.close()
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def host():
-    server = Host()
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 @dataclass
@@ -192,6 +135,24 @@ def test_what_was_unpacked_of_another_archive_goes_with_it(setting):
     assert not old.exists() and others.exists()
 
 
+def test_what_was_unpacked_of_an_archive_in_the_archive_goes_too(setting, tmp_path):
+    """Caltech101's images lie in a tar in its zip, which TFDS unpacks under a name of its own."""
+    caltech, url = DATASETS["caltech101"], archives.ARCHIVES["caltech101"][0].url
+    target = acquire.wanted(caltech, setting.places)[0].path
+    inner = tmp_path / "downloads/extracted/TAR_GZ.101_ObjectCategories.tar.gz"
+    inner.mkdir(parents=True)
+    placed = tmp_path / "manual/caltech-101.zip"
+    placed.parent.mkdir()
+    for data, kept in ((DATA, True), (DATA, True), (DATA[::-1], False)):
+        target.unlink(missing_ok=True)
+        placed.unlink(missing_ok=True)
+        placed.write_bytes(data)
+        entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        Path(setting.places["checksums"]).write_text(json.dumps({url: entry}))
+        acquire.fetch(caltech, setting.places)
+        assert inner.exists() == kept
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("marks", [True, False])
 def test_a_broken_connection_is_resumed(setting, ranges, marks):
@@ -247,9 +208,19 @@ def test_mirrors_are_tried_in_order_and_the_original_last(setting, host, tmp_pat
     assert setting.target.read_bytes() == DATA and host.asked == []
 
 
+def test_a_mirror_that_is_a_folder_is_passed_over(setting, host, tmp_path):
+    (tmp_path / "nas/cifar-100-binary.tar.gz").mkdir(parents=True)
+    setting.places["mirrors"] = {host.url("/"): f"file://{tmp_path}/nas/"}
+    setting.fetch()
+    assert setting.target.read_bytes() == DATA and len(host.asked) == 1
+
+
 def test_only_web_and_file_addresses(setting, host):
     setting.places["mirrors"] = {host.url("/"): "ftp://example.org/"}
     with pytest.raises(UserError, match="ftp://example.org/cifar.*http, https or file"):
+        setting.fetch()
+    setting.places["mirrors"] = {host.url("/"): "http://[bad/"}
+    with pytest.raises(UserError, match=r"mirrors: http://\[bad/cifar.*http, https or file"):
         setting.fetch()
 
 
@@ -362,6 +333,11 @@ def test_another_disk_gets_a_link(setting, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     setting.fetch()
     assert setting.target.is_symlink() and setting.target.read_bytes() == DATA
+    # A person may tidy up: the link is dead then, and the file is found where it is now.
+    moved = Path(setting.places["manual"], setting.by_hand.name)
+    setting.by_hand.rename(moved)
+    setting.fetch()
+    assert setting.target.samefile(moved) and setting.target.read_bytes() == DATA and setting.host.asked == []
 
 
 @pytest.mark.parametrize(
@@ -396,6 +372,19 @@ def test_no_room_is_said_before_anything_is_fetched(setting, monkeypatch):
     with pytest.raises(RunError, match=r"cifar100: the disk of .* has 1.5 MB free and .* are needed.*data plan"):
         setting.fetch()
     assert setting.host.asked == []
+
+
+def test_room_is_wanted_for_what_is_unpacked_and_for_the_records_too(setting, monkeypatch):
+    usage = acquire.shutil.disk_usage("/")
+    # cifar100's 168,513,733 bytes unpack to 185,000,000 and make 138,443,489 of records; DATA is smaller by this much.
+    all_three = len(DATA) * (1 + (185_000_000 + 138_443_489) / 168_513_733)
+    monkeypatch.setattr(acquire.shutil, "disk_usage", lambda _: usage._replace(free=int(all_three) - 1))
+    with pytest.raises(RunError, match=r"has 8.8 MB free and 8.8 MB are needed"):
+        setting.fetch()
+    assert setting.host.asked == []
+    monkeypatch.setattr(acquire.shutil, "disk_usage", lambda _: usage._replace(free=int(all_three) + 1))
+    setting.fetch()
+    assert setting.target.exists()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a small file system can be mounted by root alone")

@@ -92,6 +92,8 @@ def fewer_labels(spec):
         (lambda spec: twice(spec, "test", "train"), True, ["/.*png is in train and in test"]),
         (shorten, True, [r"test.npy has shape \(7, 8, 8, 3\) and the manifest \(8, 8, 8, 3\)"]),
         (fewer_labels, True, ["val has 7 labels of mine and the manifest 8 images"]),
+        (lambda spec: (folder(spec) / "val.npy").write_bytes(b""), False, ["val.npy is not what", "cannot be read"]),
+        (lambda spec: (folder(spec) / "val.npy").write_bytes(b""), True, ["cannot be read"]),
         (lambda spec: (folder(spec) / "manifest.json").write_text("{"), False, ["cannot be read"]),
         (lambda spec: (folder(spec) / "manifest.json").write_text("{}"), False, ["cannot be read"]),
     ],
@@ -133,7 +135,8 @@ def test_every_store_is_found_by_its_manifest(tmp_path, whole):
 
 def tfds_store(place: Path, dataset: str, arrays: dict, labels=None, counts="official", rows="1k", skipped=()) -> dict:
     """A store as the source tfds would write it, from arrays."""
-    task, classes = {"cifar100": ("cifar100", 100), "dsprites": ("dsprites-location", 16)}.get(dataset, (dataset, 2))
+    tasks = {"cifar100": ("cifar100", 100), "dsprites": ("dsprites-location", 16), "sun397": ("sun397", 397)}
+    task, classes = tasks.get(dataset, (dataset, 2))
     spec = {
         **spec_for(place / "none", place, size=32, rows=rows),
         "dataset": dataset,
@@ -171,6 +174,28 @@ def test_official_counts(tmp_path):
     left_out = [{"file": "x", "reason": "is broken"}]
     assert found(tfds_store(tmp_path / "2", "cifar100", cifar(test=299), skipped=left_out))[1] == 0
     assert found(tfds_store(tmp_path / "3", "cifar100", cifar(20, 20, 20), counts="any"))[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("of_records", "in_store", "said"),
+    [
+        (76_127, 76_127, None),
+        (76_128, 76_128, None),
+        (76_128, 76_127, "train 76,127 of 76,128"),
+        (76_127, 76_128, "train 76,128 of 76,127"),
+        (76_126, 76_126, "train 76,126 of 76,127"),
+    ],
+)
+def test_sun397_has_the_count_of_an_older_tfds_or_that_of_todays(tmp_path, of_records, in_store, said):
+    """protocol.md section 1.4: one image of train less since 4.9.10, under the same version."""
+    counts = {"train": in_store, "val": 10_875, "test": 21_750}
+    arrays = {split: np.zeros((count, 1, 1, 3), np.uint8) for split, count in counts.items()}
+    spec = tfds_store(tmp_path, "sun397", arrays, rows="all")
+    manifest = read_json(folder(spec) / "manifest.json")
+    manifest["tfds_counts"] = {"train": of_records, "validation": 10_875, "test": 21_750}
+    write_json(folder(spec) / "manifest.json", manifest)
+    text, code = found(spec)
+    assert code == (said is not None) and (said or "1 match") in text, text
 
 
 def test_imagenets_counts(tmp_path, monkeypatch):
@@ -243,10 +268,23 @@ def test_too_little_to_judge_is_no_trace(shape):
     assert lossy.comb(np.full(shape, 77, np.uint8)) == 0.0
 
 
+@pytest.mark.parametrize("numbers", [np.uint8, np.float32])
 @pytest.mark.parametrize("quality", [50, 75, 95])
-def test_a_lossy_copy_of_cifar_is_named(tmp_path, quality):
-    text, code = found(tfds_store(tmp_path, "cifar100", cifar(turn=lambda images: jpeg(images, quality))))
+def test_a_lossy_copy_of_cifar_is_named(tmp_path, quality, numbers):
+    arrays = cifar(turn=lambda images: jpeg(images, quality).astype(numbers))
+    text, code = found(tfds_store(tmp_path, "cifar100", arrays))
     assert code == 1 and "went through JPEG, so it is a lossy copy of cifar100" in text and "remove this store" in text
+
+
+def test_floats_are_judged_where_they_are_whole(tmp_path):
+    text, code = found(tfds_store(tmp_path / "0", "cifar100", cifar(turn=np.float32)))
+    assert code == 0 and " none " in text
+    # What was resized has other numbers, and no grid of its own.
+    lossy_copy = cifar(turn=lambda images: jpeg(images, 75).astype(np.float32) + np.float32(0.25))
+    for name, odd in (("1", 0.0), ("2", np.nan), ("3", -3e9)):
+        arrays = {split: array + np.float32(odd) for split, array in lossy_copy.items()}
+        text, code = found(tfds_store(tmp_path / name, "cifar100", arrays))
+        assert code == 0 and "JPEG" not in text and " none " not in text
 
 
 def test_one_split_is_enough(tmp_path):
@@ -256,11 +294,12 @@ def test_one_split_is_enough(tmp_path):
     assert code == 1 and "the pixels of test went through JPEG" in text and "of train" not in text
 
 
-def test_dsprites_are_black_and_white(tmp_path):
-    sprites = (flat(RNG, 90, 64, 1) > 127).astype(np.uint8) * 255
+@pytest.mark.parametrize("numbers", [np.uint8, np.float32])
+def test_dsprites_are_black_and_white(tmp_path, numbers):
+    sprites = ((flat(RNG, 90, 64, 1) > 127) * 255).astype(numbers)
     arrays = {"train": sprites[:50], "val": sprites[50:70], "test": sprites[70:]}
     assert found(tfds_store(tmp_path / "0", "dsprites", arrays, counts="any"))[1] == 0
-    copied = {**arrays, "val": jpeg(arrays["val"], 95)}
+    copied = {**arrays, "val": jpeg(arrays["val"].astype(np.uint8), 95).astype(numbers)}
     text, code = found(tfds_store(tmp_path / "1", "dsprites", copied, counts="any"))
     assert code == 1 and "the pixels of val are not all 0 or 255, so it is a lossy copy of dsprites" in text
     # The last pixel counts, and a store that was resized has grey pixels by right.

@@ -117,6 +117,16 @@ def test_records_of_a_version_that_cannot_be_read_are_none(places):
     assert by_hand.missing_by_hand("resisc45", places) == []
 
 
+def test_imagenet_records_are_those_that_prepare_reads(places):
+    from vtabflow.prepare.imagenet import DATASET
+
+    assert (DATASET.version, *DATASET.readable) == by_hand.IMAGENET_VERSIONS
+    lay(Path(places["tfds"]), "imagenet2012/3.0.0/dataset_info.json", "imagenet2012/2.0.1/dataset_info.json")
+    assert len(by_hand.missing_by_hand("imagenet", places)) == 2
+    lay(Path(places["tfds"]), "imagenet2012/5.0.0/dataset_info.json")
+    assert by_hand.missing_by_hand("imagenet", places) == []
+
+
 def test_imagenet_is_looked_at(places):
     root = Path(places["manual"])
     lay(root, "imagenet/ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")

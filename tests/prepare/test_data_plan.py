@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtabflow.prepare import acquire, archives, data_plan, store
+from vtabflow.prepare import acquire, archives, by_hand, data_plan, store
 from vtabflow.prepare.datasets import DATASETS
 
 TASKS = {
@@ -71,6 +71,25 @@ def state(spec: dict) -> str:
     return text.splitlines()[2]
 
 
+def by_hand_bytes(spec: dict) -> tuple[float, float]:
+    """What the plan says that a person has to fetch, and that will be written to the folder for it."""
+    row = data_plan._row(spec)
+    automatic = sum(file.size for file in archives.ARCHIVES.get(spec["dataset"], ()))
+    return row.missing - automatic, sum(size for folder, size in row.needs if folder.name == "manual")
+
+
+def lay_sparse(path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as stream:
+        stream.truncate(size)
+
+
+def lay_images(folder: Path, count: int, suffix: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        (folder / f"{i}{suffix}").touch()
+
+
 def test_sizes_of_stores_follow_from_counts_and_pixels(tmp_path):
     labels = 8 + 24
     # Native pixels are kept up to the target; anything else becomes size x size.
@@ -80,6 +99,8 @@ def test_sizes_of_stores_follow_from_counts_and_pixels(tmp_path):
     assert data_plan.store_bytes(spec_of(tmp_path, "dsprites")) == 737_280 * (64 * 64 + labels)
     assert data_plan.store_bytes(spec_of(tmp_path, "clevr")) == 85_000 * (224 * 224 * 3 + 2 * 8 + 24)
     assert data_plan.store_bytes(spec_of(tmp_path, "dtd")) == 5_640 * (224 * 224 * 3 + labels)
+    whole = [data_plan.store_bytes(spec_of(tmp_path, "cifar100", numbers=number)) for number in ("uint8", "float32")]
+    assert whole[0] == whole[1], "pixels that are not resized are whole numbers"
     floats = data_plan.store_bytes(spec_of(tmp_path, "dtd", numbers="float32"))
     assert floats == 5_640 * (4 * 224 * 224 * 3 + labels)
     whole = data_plan.store_bytes(spec_of(tmp_path, "imagenet"))
@@ -129,7 +150,10 @@ def test_the_states_of_a_dataset(tmp_path, monkeypatch):
     target.parent.mkdir(parents=True)
     target.with_name(f"{target.name}.part").write_bytes(data[:3000])
     assert "4.0 kB / 7.0 kB" in state(spec)
+    (tmp_path / "downloads" / small.name).write_bytes(data[:-1])
+    assert "4.0 kB / 7.0 kB" in state(spec)
     (tmp_path / "downloads" / small.name).write_bytes(data)
+    assert "archives there" in state(spec) and "0 bytes / 7.0 kB" in state(spec)
     acquire.fetch(DATASETS["cifar100"], spec["places"])
     assert "archives there" in state(spec) and "0 bytes / 7.0 kB" in state(spec)
     lay_records(spec, ours=False)
@@ -152,6 +176,75 @@ def test_by_hand_until_it_was_brought(tmp_path):
     tree = spec_of(tmp_path, "imagenet")
     tree["places"]["tree"] = str(tmp_path / "train")
     assert "tree there" in state(tree) and "0 bytes / 0 bytes" in state(tree)
+
+
+def test_imagenet_counts_the_tars_that_are_not_there(tmp_path):
+    train, val = archives.BY_HAND["imagenet"]
+    spec, manual = spec_of(tmp_path, "imagenet"), tmp_path / "manual"
+    assert by_hand_bytes(spec) == (train.size + val.size,) * 2
+    lay_sparse(manual / "imagenet" / train.name, train.size)  # only to be moved
+    assert by_hand_bytes(spec) == (val.size, val.size)
+    lay_sparse(manual / val.name, 1000)  # the first of it
+    assert by_hand_bytes(spec) == (val.size - 1000,) * 2 and "by hand  by hand" in state(spec)
+    lay_sparse(manual / val.name, val.size)
+    assert by_hand_bytes(spec) == (0, 0) and "0 bytes / 154.6 GB" in state(spec)
+    (manual / "imagenet" / train.name).rename(manual / train.name)
+    assert by_hand_bytes(spec) == (0, 0) and "archives there" in state(spec)
+
+
+def test_imagenet_records_of_either_version_are_there(tmp_path):
+    spec = spec_of(tmp_path, "imagenet")
+    for version, there in (("3.0.0", False), ("5.0.0", True)):
+        (tmp_path / "tfds/imagenet2012" / version).mkdir(parents=True)
+        (tmp_path / "tfds/imagenet2012" / version / "dataset_info.json").write_text("{}")
+        assert ("by hand  by hand" in state(spec)) != there
+    assert "records there" in state(spec) and "156.0 GB" not in state(spec)
+    assert data_plan._row(spec).needs == [(Path(spec["folder"]), data_plan.IMAGENET_BYTES)]
+
+
+def test_retinopathy_counts_the_images_that_are_not_there(tmp_path, monkeypatch):
+    whole, counts = archives.BY_HAND["diabetic-retinopathy"][0].size, {"train": 35, "test": 53, "sample": 12}
+    monkeypatch.setattr(by_hand, "RETINOPATHY_COUNTS", counts)
+    spec, manual = spec_of(tmp_path, "diabetic-retinopathy"), tmp_path / "manual"
+    assert by_hand_bytes(spec) == (whole, whole)
+    lay_sparse(manual / "train.zip.001", 1000)  # fetched, and still to be unpacked
+    lay_images(manual / "sample", 4, ".jpeg")
+    assert by_hand_bytes(spec) == pytest.approx((whole * (53 + 8) / 100, whole * (35 + 53 + 8) / 100))
+    (manual / "train.zip.001").unlink()
+    lay_images(manual / "train", 35, ".jpeg")
+    lay_images(manual / "test/test", 53, ".jpeg")  # only to be moved
+    assert by_hand_bytes(spec) == pytest.approx((whole * 8 / 100,) * 2)
+    (manual / "test/test").rename(tmp_path / "test")
+    (manual / "test").rmdir()
+    (tmp_path / "test").rename(manual / "test")
+    lay_images(manual / "sample", 12, ".jpeg")
+    text, _ = data_plan.plan_text([spec])
+    assert by_hand_bytes(spec) == (0, 0) and "trainLabels.csv: it is missing" in text
+    manual.rename(tmp_path / "diabetic-retinopathy")
+    manual.mkdir()
+    (tmp_path / "diabetic-retinopathy").rename(manual / "diabetic-retinopathy")
+    assert by_hand_bytes(spec) == (0, 0) and "move what is in it" in data_plan.plan_text([spec])[0]
+
+
+def test_resisc45_counts_the_images_that_are_not_there(tmp_path, monkeypatch):
+    whole = archives.BY_HAND["resisc45"][0].size
+    monkeypatch.setattr(by_hand, "RESISC45_PER_CLASS", 10)
+    spec, manual = spec_of(tmp_path, "resisc45"), tmp_path / "manual"
+    assert by_hand_bytes(spec) == (whole, whole)
+    lay_sparse(manual / "NWPU-RESISC45.rar", 1000)  # fetched, and still to be unpacked
+    assert by_hand_bytes(spec) == (0, whole)
+    for i in range(43):
+        lay_images(manual / f"NWPU-RESISC45/class_{i}", 10, ".jpg")
+    lay_images(manual / "NWPU-RESISC45/airplane", 4, ".jpg")
+    assert by_hand_bytes(spec) == (0, pytest.approx(whole * (10 + 6) / 450))
+    (manual / "NWPU-RESISC45.rar").unlink()
+    assert by_hand_bytes(spec) == (pytest.approx(whole * (10 + 6) / 450),) * 2
+    for name in ("airplane", "airport"):
+        lay_images(manual / "NWPU-RESISC45" / name, 10, ".jpg")
+    (manual / "NWPU-RESISC45/.cache").mkdir()
+    assert by_hand_bytes(spec) == (0, 0) and "folders that are no classes" in data_plan.plan_text([spec])[0]
+    (manual / "NWPU-RESISC45").rename(manual / "resisc45")
+    assert by_hand_bytes(spec) == (0, 0) and "move or rename that folder" in data_plan.plan_text([spec])[0]
 
 
 def test_a_disk_without_room_is_exit_1(tmp_path, monkeypatch):
@@ -238,6 +331,42 @@ def test_clean_leaves_what_the_project_did_not_make(tmp_path, fetched):
     before = files(tmp_path)
     data_plan.clean([fetched], really=True)
     assert files(tmp_path) == before and records.exists()
+
+
+def test_clean_removes_what_was_unpacked_of_an_archive_in_the_archive(tmp_path, fetched, monkeypatch):
+    data = b"zip" * 1000
+    old = archives.ARCHIVES["caltech101"][0]
+    small = archives.Archive(old.url, old.name, len(data), hashlib.sha256(data).hexdigest())
+    monkeypatch.setitem(archives.ARCHIVES, "caltech101", (small,))
+    (tmp_path / "manual" / small.name).write_bytes(data)
+    inner = tmp_path / "downloads/extracted/TAR_GZ.101_ObjectCategories.tar.gz"
+    inner.mkdir()
+    spec = spec_of(tmp_path, "caltech101")
+    acquire.fetch(DATASETS["caltech101"], spec["places"])
+    lay_records(fetched, ours=True)
+    data_plan.clean([fetched, spec], really=True)
+    assert inner.exists()  # Caltech101 has no records yet
+    lay_records(spec, ours=True)
+    data_plan.clean([fetched, spec], really=True)
+    assert not inner.exists()
+
+
+def test_clean_removes_nothing_below_a_linked_folder(tmp_path, fetched, capsys):
+    """Archives, what is unpacked and records on another disk, and others may use them."""
+    lay_records(fetched, ours=False)
+    lay_store(fetched)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for place in ("downloads/cifar100", "downloads/extracted", "tfds/cifar100"):
+        (tmp_path / place).rename(elsewhere / place.replace("/", "-"))
+        (tmp_path / place).symlink_to(elsewhere / place.replace("/", "-"))
+    folder = data_plan.records_folder(fetched)
+    acquire.generated(fetched["places"], DATASETS["cifar100"], folder)
+    assert acquire.is_generated(fetched["places"], DATASETS["cifar100"], folder)
+    assert acquire.is_ours(acquire.wanted(DATASETS["cifar100"], fetched["places"])[0])
+    before = files(tmp_path)
+    data_plan.clean([fetched], really=True)
+    assert files(tmp_path) == before and "there is nothing to remove" in capsys.readouterr().out
 
 
 def test_clean_follows_no_link_out_of_its_folders(tmp_path, fetched):

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tfds_folders import spec_for
 
+from miniatures import diabetic_retinopathy, kitti
 from miniatures.place import Places
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare import generation, imagenet, records, tfds
+from vtabflow.prepare import generation, imagenet, records, step, tfds
 from vtabflow.prepare.datasets import DATASETS
 from vtabflow.prepare.generation import MatImages, load_json
 
@@ -150,9 +152,23 @@ def test_what_tfds_raises_is_told_in_a_sentence(tmp_path, error, kind, words):
         assert "\n" not in str(told)
 
 
-def test_the_file_in_hand_is_named(tmp_path):
-    told = str(tfds.explained(DATASETS["kitti"], Places.under(tmp_path).spec(), ValueError("!_src.empty()"), "a/1.png"))
-    assert "(a/1.png in its archive: !_src.empty()): check" in told
+def test_a_picture_of_an_archive_that_does_not_decode_is_named(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    places = Places.under(tmp_path)
+    kitti.make(places, broken=7)
+    with pytest.raises(RunError, match=r"kitti: .*\(training/image_2/000007.png in its archive: .*\): check the files"):
+        step.run(spec_for("kitti", places, tmp_path))
+
+
+@pytest.mark.parametrize("broken", ["train/11_left", "test/20_right"])
+def test_a_picture_of_a_folder_that_does_not_decode_is_named(tmp_path, broken):
+    pytest.importorskip("tensorflow_datasets")
+    places = Places.under(tmp_path)
+    diabetic_retinopathy.make(places)
+    path = places.manual / f"{broken}.jpeg"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(RunError, match=rf"diabetic-retinopathy: .*\({path}: .*\): check the files"):
+        step.run(spec_for("diabetic-retinopathy", places, tmp_path))
 
 
 def test_reasons_of_tensorflow_are_told_without_its_own_places():
@@ -170,7 +186,7 @@ def test_without_tensorflow_the_way_to_it_is_named(tmp_path, monkeypatch, module
     places = Places.under(tmp_path).spec()
     spec = {"dataset": "cifar100", "settings": {"version": "3.0.2", "counts": "any"}, "places": places}
     for start in (tfds.make, imagenet.Prepared):
-        with pytest.raises(UserError, match=r"not installed here .*`make tfds` or `pip install 'vtabflow\[tfds\]'`"):
+        with pytest.raises(UserError, match=r"not installed here .*with `make tfds`, then"):
             start(spec)
 
 
@@ -187,6 +203,37 @@ def test_a_generation_that_fails_leaves_nothing_half_made(tmp_path):
             folder.mkdir(parents=True)
         raise RunError("no space")
     assert not any(folder.exists() for folder in half) and all(folder.exists() for folder in whole)
+
+
+def test_two_projects_with_one_folder_of_archives_take_turns(tmp_path):
+    """Neither removes what the other is unpacking, and one folder for everything is no reason to wait for oneself."""
+    dataset, places = DATASETS["cifar100"], Places.under(tmp_path).spec()
+    (name,) = tfds._archives(dataset)
+    half = tmp_path / f"downloads/extracted/incomplete.1f_TAR_GZ.{name}"
+    entered = threading.Event()
+
+    def another():
+        with tfds._alone(dataset, {**places, "tfds": places["downloads"]}):
+            entered.set()
+
+    thread = threading.Thread(target=another)
+    with tfds._alone(dataset, places):
+        half.mkdir(parents=True)
+        thread.start()
+        assert not entered.wait(0.5) and half.exists()
+    assert entered.wait(30) and not half.exists()
+    thread.join()
+
+
+def test_what_is_unpacked_stays_where_no_lock_can_be_had(tmp_path):
+    dataset, places = DATASETS["cifar100"], Places.under(tmp_path).spec()
+    (name,) = tfds._archives(dataset)
+    half = tmp_path / f"downloads/extracted/incomplete.1f_TAR_GZ.{name}"
+    half.mkdir(parents=True)
+    (tmp_path / "downloads/.cifar100.unpacking.lock").mkdir()
+    with tfds._alone(dataset, places):
+        assert half.exists()
+    assert half.exists()
 
 
 def test_a_broken_archive_is_sought_where_it_lies(tmp_path):

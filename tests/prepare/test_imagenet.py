@@ -160,7 +160,7 @@ def test_odd_files_are_decoded_as_tensorflow_decodes_them():
 def test_a_listed_cmyk_file_needs_tfds_and_says_so(mini, tmp_path, monkeypatch):
     *_, files, tree = mini
     monkeypatch.setitem(sys.modules, "tensorflow_datasets.core.utils", None)
-    with pytest.raises(UserError, match=r"n0\d+_\d+\.JPEG is no RGB JPEG.* install vtabflow\[tfds\]"):
+    with pytest.raises(UserError, match=r"n0\d+_\d+\.JPEG is no RGB JPEG.* `make tfds` brings it"):
         imagenet.make(spec(tmp_path, "store", tree=tree))
     assert list(tmp_path.iterdir()) == []
     other = "n00000001_1.JPEG"

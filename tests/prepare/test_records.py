@@ -132,12 +132,14 @@ def test_sprites_are_stretched_and_their_ids_are_the_integer_keys(tmp_path):
     ]  # fmt: skip
     places = Places.under(tmp_path)
     write_folder(places.tfds, "dsprites", {"train": examples}, shards=2)
-    step.run(spec_for("dsprites", places, tmp_path, size=64))
+    # Whole numbers, whatever is asked for resized images.
+    step.run(spec_for("dsprites", places, tmp_path, size=64, numbers="float32"))
     opened = store.open_store(tmp_path / "store")
     order = [key for key, _ in in_order("train", examples)]
     assert [opened.ids(split) for split in store.SPLITS] == [
         [str(key) for key in part] for part in (order[:48], order[48:54], order[54:])
     ]
+    assert opened.images("test").dtype == np.uint8
     assert np.array_equal(opened.images("test"), pictures[order[54:]] * 255)
     assert set(np.unique(opened.images("train"))) == {0, 255} and opened.images("train").shape[3] == 1
     assert opened.labels("dsprites-location", "val").tolist() == [key % 32 // 2 for key in order[48:54]]
@@ -180,7 +182,7 @@ def test_a_split_without_a_readable_image_is_refused(tmp_path):
         example["image"] = b"nothing"
     places = Places.under(tmp_path)
     write_folder(places.tfds, "dtd", examples)
-    with pytest.raises(RunError, match="dtd: 4 images left out.*none is left for test: remove"):
+    with pytest.raises(RunError, match="dtd: 4 images left out.*none is left for test: bring .* or remove"):
         step.run(spec_for("dtd", places, tmp_path))
     assert not (tmp_path / "store").exists() and not list(tmp_path.glob(".store*"))
 
@@ -352,8 +354,13 @@ print(before, peak())
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say a process's memory")
 def test_memory_does_not_grow_with_the_dataset(tmp_path):
-    """A store of 360 MB, from 2,400 JPEGs of 360x480: its pages are let go as they are written."""
-    pictures = [jpeg(drawn(np.random.default_rng(i), 360, 480)) for i in range(8)]
+    """A store of 360 MB, from 2,400 JPEGs of 360x480: its pages are let go as they are written.
+
+    Each JPEG has 250 kB behind its end, so that records which wait are seen as well: 600 MB of them.
+    """
+    pictures = [
+        jpeg(drawn(np.random.default_rng(i), 360, 480)) + np.random.default_rng(i).bytes(250_000) for i in range(8)
+    ]
 
     def examples(split, count):
         return [
@@ -375,7 +382,7 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path):
     assert run.returncode == 0, run.stderr
     before, peak = (int(word) * 1024 for word in run.stdout.splitlines()[-1].split())
     size = (tmp_path / "store/train.npy").stat().st_size
-    assert size > 360e6 and peak - before < 300e6 and peak < 2e9, (before, peak)
+    assert size > 360e6 and peak - before < 350e6 and peak < 2e9, (before, peak)
 
 
 def test_progress_says_rate_and_time_left(capsys, monkeypatch):

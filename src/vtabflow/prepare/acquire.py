@@ -158,14 +158,15 @@ def by_hand_places(dataset: Built, places: Places, each: Wanted) -> list[Path]:
 def _link(source: Path, target: Path) -> None:
     """The same file under the name that TFDS knows, without copying it: what a person put there stays where it is."""
     try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without hard links
+        target.unlink(missing_ok=True)  # a link to where the file was before
         try:
+            os.link(source, target)
+        except OSError:  # another disk, or one without hard links
             target.symlink_to(source.resolve())
-        except OSError as error:
-            raise RunError(
-                f"cannot write {target}: {error.strerror or error}; mend the permission, then run again"
-            ) from error
+    except OSError as error:
+        raise RunError(
+            f"cannot write {target}: {error.strerror or error}; mend the permission, then run again"
+        ) from error
 
 
 def _download(dataset: Built, places: Places, each: Wanted) -> None:

@@ -6,6 +6,7 @@ against the builders. The names under which TFDS looks for them: protocol.md, se
 
 import base64
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlparse
@@ -207,8 +208,18 @@ EXTRACTED: dict[str, int] = {
 # Archives in archives: TFDS keeps what it unpacked of them beside the others, under their own name.
 INNER_EXTRACTED: dict[str, tuple[str, ...]] = {"caltech101": ("TAR_GZ.101_ObjectCategories.tar.gz",)}
 
+SCHEMES = ("http", "https", "file")  # what download.py can fetch from
+
 _ENDINGS = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tbz2", ".tbz", ".tb2", ".zip", ".gz", ".bz2")
 _NAME_LENGTH = 46
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is an http, https or file address, or the start of one, that can be taken apart."""
+    with suppress(ValueError):  # of a bracket that is not closed, and of a port that is no number
+        parts = urlparse(text)
+        return parts.scheme in SCHEMES and parts.port != 0
+    return False
 
 
 def cached_name(url: str, sha256: str) -> str:

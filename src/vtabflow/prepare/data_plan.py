@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from vtabflow.prepare.acquire import Wanted, check_room, is_generated, is_ours, wanted
+from vtabflow.prepare.acquire import Wanted, by_hand_places, check_room, is_generated, is_ours, wanted
 from vtabflow.prepare.archives import BY_HAND, EXTRACTED, INNER_EXTRACTED, RECORDS
-from vtabflow.prepare.by_hand import missing_by_hand
+from vtabflow.prepare.by_hand import IMAGENET_VERSIONS, to_do_by_hand
 from vtabflow.prepare.datasets import DATASETS, Dataset
 from vtabflow.prepare.download import gigabytes
 from vtabflow.prepare.splits import parts
@@ -112,11 +112,12 @@ def _row(spec: Spec) -> Row:
         records = float(_size(folder))
     if whole:
         store = float(_size(Path(spec["folder"])))
-    to_do = [] if whole else missing_by_hand(name, places, spec["settings"]["counts"])
+    to_do = [] if whole else to_do_by_hand(name, places, spec["settings"]["counts"])
     brought = float(sum(file.size for file in by_hand))
     if places.get("tree"):
         records, brought = 0.0, 0.0
-    missing = 0.0 if whole or there else float(sum(file.missing() for file in files)) + (brought if to_do else 0.0)
+    fetched = sum(_missing(spec, file) for file in files)
+    missing = 0.0 if whole or there else fetched + sum(each.fetch for each in to_do)
     extracted = float(EXTRACTED.get(name, 0))
     if whole:
         state = "store there"
@@ -144,18 +145,25 @@ def _row(spec: Spec) -> Row:
         state=state,
         removable=removable,
         about=any(not file.exact for file in by_hand),
-        to_do=to_do,
+        to_do=[each.sentence for each in to_do],
     )
     if not whole:
         row.needs.append((Path(spec["folder"]), store))
         if not there:
-            fetched = sum(file.missing() for file in files)
             row.needs += [
                 (Path(places["downloads"]), fetched + (extracted if records else 0.0)),
                 (Path(places["tfds"]), records),
-                (Path(places["manual"]), brought if to_do else 0.0),
+                (Path(places["manual"]), sum(each.write for each in to_do)),
             ]
     return row
+
+
+def _missing(spec: Spec, file: Wanted) -> float:
+    """Bytes of an archive that are still to be fetched: none if it lies where a person puts it."""
+    for place in by_hand_places(spec_id(spec), spec["places"], file):
+        if place.is_file() and file.size in (None, place.stat().st_size):
+            return 0.0
+    return float(file.missing())
 
 
 def store_bytes(spec: Spec) -> float:
@@ -166,9 +174,11 @@ def store_bytes(spec: Spec) -> float:
         return IMAGENET_BYTES * min(1.0, (image["side"] / IMAGENET_SIDE) ** 2 if image.get("side") else 1.0)
     dataset = DATASETS[spec["dataset"]]
     height, width, channels = dataset.native or (image["size"] + 1, image["size"] + 1, 3)
+    number = np.dtype(image.get("numbers", "uint8")).itemsize
     if max(height, width) > image["size"]:
         height = width = image["size"]
-    number = np.dtype(image.get("numbers", "uint8")).itemsize
+    elif dataset.native:
+        number = 1  # whole levels as they are
     cut = parts(dataset.split_rule, dataset.counts)
     rows = sum(rows_wanted(spec, split, stop - start) for split, (_, start, stop) in cut.items())
     return float(rows * (height * width * channels * number + 8 * len(spec["tasks"]) + 24))
@@ -177,7 +187,8 @@ def store_bytes(spec: Spec) -> float:
 def records_folder(spec: Spec) -> Path:
     """Where TFDS has the records that the store is made of."""
     if spec["source"] == "imagenet":
-        return Path(spec["places"]["tfds"], "imagenet2012", spec["settings"]["version"])
+        folders = [Path(spec["places"]["tfds"], "imagenet2012", version) for version in IMAGENET_VERSIONS]
+        return next((folder for folder in folders if (folder / "dataset_info.json").is_file()), folders[0])
     dataset = DATASETS[spec["dataset"]]
     below = [dataset.config] if dataset.config else []
     return Path(spec["places"]["tfds"], dataset.builder, *below, spec["settings"]["version"])

@@ -19,8 +19,8 @@ from urllib.parse import unquote, urlparse
 from vtabflow import __version__
 from vtabflow.errors import RunError, UserError
 from vtabflow.files import read_json, write_json
+from vtabflow.prepare.archives import is_address
 
-SCHEMES = ("http", "https", "file")
 BLOCK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
 PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0)  # seconds before the next of the attempts that bring nothing
@@ -90,12 +90,12 @@ class _Part:
 def addresses(url: str, mirrors: Mapping[str, str]) -> list[str]:
     """Where `url` is to be looked for: at each mirror whose prefix it has, in order, and at last at itself.
 
-    Raises UserError for an address that is not http, https or file.
+    Raises UserError for one that is not a whole http, https or file address.
     """
     found = [other + url[len(prefix) :] for prefix, other in mirrors.items() if url.startswith(prefix)]
     for address in [*found, url]:
-        if urlparse(address).scheme not in SCHEMES:
-            raise UserError(f"prepare.tfds.mirrors: {address} is not an address that starts with http, https or file")
+        if not is_address(address):
+            raise UserError(f"prepare.tfds.mirrors: {address} is no http, https or file address: correct the mirror")
     return [*dict.fromkeys([*found, url])]
 
 
@@ -122,14 +122,14 @@ def download(url: str, path: Path, size: int | None, sha256: str, label: str) ->
 
 def _bring(url: str, part: _Part) -> None:
     """Attempts until the file is whole. One that brings nothing new is followed by a longer pause."""
-    idle = 0
+    idle, most = 0, part.length  # a server without ranges starts over: only what no attempt had before is new
     while part.size is None or part.length != part.size:
-        before = part.length
         try:
             if _attempt(url, part):
                 return
         except _Again as reason:
-            idle = 0 if part.length > before else idle + 1
+            idle = 0 if part.length > most else idle + 1
+            most = max(most, part.length)
             if idle > len(PAUSES):
                 raise Dead(f"{reason}, {idle} times") from reason
             pause = max(PAUSES[max(idle - 1, 0)], min(reason.wait, LONGEST_PAUSE))
@@ -139,14 +139,11 @@ def _bring(url: str, part: _Part) -> None:
 
 def _attempt(url: str, part: _Part) -> bool:
     """One connection. Returns whether the file is whole; raises Dead or _Again."""
-    if urlparse(url).scheme == "file":
-        try:
-            with open(unquote(urlparse(url).path), "rb") as stream:
-                total = os.fstat(stream.fileno()).st_size
-                stream.seek(part.length)
-                return _receive(stream, part, total)
-        except FileNotFoundError as error:
-            raise Dead("there is no such file") from error
+    if url.partition(":")[0].lower() == "file":
+        with _local(url) as stream:
+            total = os.fstat(stream.fileno()).st_size
+            stream.seek(part.length)
+            return _receive(stream, part, total)
     headers: dict[str, str] = {"User-Agent": f"vtabflow/{__version__}"}
     if part.length:
         headers["Range"] = f"bytes={part.length}-"
@@ -163,6 +160,8 @@ def _attempt(url: str, part: _Part) -> bool:
             if error.code in PASSING:
                 raise _Again(f"HTTP {error.code} {error.reason}", _retry_after(error.headers)) from error
             raise Dead(f"HTTP {error.code} {error.reason}") from error
+    except (ValueError, http.client.InvalidURL) as error:
+        raise Dead(f"it is no address ({error})") from error
     except (OSError, http.client.HTTPException) as error:
         raise _Again(f"no connection ({getattr(error, 'reason', error) or type(error).__name__})") from error
     with closing(answer):
@@ -172,6 +171,15 @@ def _attempt(url: str, part: _Part) -> bool:
             mark = answer.headers.get("Last-Modified")
         write_json(_notes(part.path), {"url": url, "mark": mark})
         return _receive(answer, part, whole)
+
+
+def _local(url: str) -> BinaryIO:
+    try:
+        return open(unquote(urlparse(url).path), "rb")
+    except FileNotFoundError as error:
+        raise Dead("there is no such file") from error
+    except (OSError, ValueError) as error:
+        raise Dead(f"it cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _total(answer: Any, part: _Part) -> int | None:

@@ -58,6 +58,13 @@ def sample(images: np.ndarray, most: int = SAMPLE) -> np.ndarray:
     return np.asarray(images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)])
 
 
+def whole(images: np.ndarray) -> np.ndarray | None:
+    """The pictures as uint8, also floats that are whole numbers; None if others are among them: those were resized."""
+    with np.errstate(invalid="ignore"):  # NaN, or far from 0..255: then it is not equal either
+        levels = images.astype(np.uint8)
+    return levels if np.array_equal(levels, images) else None
+
+
 def _grey(images: np.ndarray) -> np.ndarray:
     values = images.astype(np.float32)
     if images.shape[3] == 1:

@@ -53,17 +53,31 @@ class Records:
 
         self.folder = folder
         self.dataset = dataset
-        _only_own_features(folder, dataset)
+        described = (folder / "features.json").is_file()
+        if described:
+            _only_own_features(folder, dataset)
         try:
-            self._info = tfds.builder_from_directory(folder).info
+            # Records from before TFDS 4.0.0 do not say their features: its builder does, of the versions it knows.
+            self._info = (tfds.builder_from_directory(folder) if described else _builder(folder, dataset)).info
             self.features = self._info.features
             self.counts = {name: int(split.num_examples) for name, split in self._info.splits.items()}
             self.parser()
         except Exception as error:  # what a damaged description makes TFDS raise is of many kinds
             raise UserError(
-                f"dataset {dataset.id}: the records at {folder} cannot be read ({_first_line(error)}): bring them "
-                "whole, or remove the folder to have them generated again"
+                f"dataset {dataset.id}: the records at {folder} cannot be read ({_first_line(error)}): "
+                f"{self.remedy}, then run again"
             ) from error
+
+    @property
+    def remedy(self) -> str:
+        """How to come by other records: TFDS generates those of one version alone."""
+        new = self.dataset.version
+        if self.folder.name == new:
+            return f"bring {self.folder} whole, or remove it to have it generated again"
+        return (
+            f"bring {self.folder} whole, or move it away and leave out its entry of `prepare.tfds.versions` to have "
+            f"{new} made"
+        )
 
     def raw(self, split: str, start: int, stop: int) -> Iterator[bytes]:
         """The serialised examples [start, stop) of a TFDS split, in hash order. Raises RunError on a damaged shard."""
@@ -73,7 +87,7 @@ class Records:
             if read is None:
                 raise UserError(
                     f"dataset {self.dataset.id}: {path} is neither tfrecord nor array_record: convert it with "
-                    "`tfds convert_format`, or remove its folder to have it generated again"
+                    f"`tfds convert_format`; or {self.remedy}, then run again"
                 )
             count = 0
             try:
@@ -137,10 +151,7 @@ class Records:
         return ExampleParserNp(specs).parse_example
 
     def _damaged(self, path: Path, reason: str) -> RunError:
-        return RunError(
-            f"dataset {self.dataset.id}: {path} is damaged ({reason}): bring it again, or remove {self.folder} to have "
-            "the records generated again, then run again"
-        )
+        return RunError(f"dataset {self.dataset.id}: {path} is damaged ({reason}): {self.remedy}, then run again")
 
 
 @dataclass
@@ -253,7 +264,7 @@ class _Work:
         except Exception as error:  # not what the dataset's description promises
             raise RunError(
                 f"dataset {dataset.id}: record {self.start + row} of split {self.split} in {self.records.folder} is "
-                f"damaged ({_first_line(error)}): remove the folder to have it generated again, then run again"
+                f"damaged ({_first_line(error)}): {self.records.remedy}, then run again"
             ) from error
         try:
             pixels = self.records.decode(example[dataset.image])
@@ -269,7 +280,7 @@ class _Work:
         if native is not None and pixels.shape != native:
             raise RunError(
                 f"dataset {self.records.dataset.id}: {identity} has shape {pixels.shape} and all its images have "
-                f"{native}: remove {self.records.folder} to have it generated again, then run again"
+                f"{native}: {self.records.remedy}, then run again"
             )
         if pixels.shape == target:
             self.images[row] = pixels
@@ -356,6 +367,14 @@ def _format(path: Path) -> str:
     return next((f".{part.split('-')[0]}" for part in reversed(path.name.split(".")[1:])), "")
 
 
+def _builder(folder: Path, dataset: Dataset) -> Any:
+    """TFDS' own builder of the records at `folder`. AssertionError where it does not know their version."""
+    import tensorflow_datasets as tfds
+
+    root = folder.parents[2 if dataset.config else 1]
+    return tfds.builder_cls(dataset.builder)(data_dir=root, config=dataset.config, version=folder.name)
+
+
 def _only_own_features(folder: Path, dataset: Dataset) -> None:
     """TFDS imports whatever module features.json names; a description from elsewhere may name TFDS' own alone."""
     path = folder / "features.json"
@@ -372,8 +391,7 @@ def _only_own_features(folder: Path, dataset: Dataset) -> None:
         strange = [name for name in names(json.loads(path.read_text())) if not name.startswith("tensorflow_datasets.")]
     except (OSError, ValueError) as error:
         raise UserError(
-            f"dataset {dataset.id}: {path} cannot be read ({_first_line(error)}): bring the folder whole, or remove it "
-            "to have it generated again"
+            f"dataset {dataset.id}: {path} cannot be read ({_first_line(error)}): bring it again, then run again"
         ) from error
     if strange:
         raise UserError(f"dataset {dataset.id}: {path} names {strange[0]}, which is no feature of TFDS: bring it again")

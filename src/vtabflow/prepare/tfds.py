@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Prepare the store of `spec` (StoreSpec with source "tfds") and return its manifest.
 
     Records that lie at <tfds>/<builder>/[<config>/]<version> are used as they are; else they are generated there.
-    Images of one native size no larger than the target keep it; any others are resized once. An image that does not
-    decode is named, left out and listed in the manifest.
+    Images of one native size no larger than the target keep it, in uint8; any others are resized once. An image that
+    does not decode is named, left out and listed in the manifest.
 
     Raises:
         UserError: no archives, other counts than VTAB's, a class without an image, a version that is not there.
@@ -42,7 +42,8 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
     official = settings["counts"] == "official"
     check_counts(records, official)
     shape = shape_of(dataset, spec["image"]["size"])
-    numbers = np.dtype(spec["image"].get("numbers", "uint8"))
+    # Pixels that keep their size are whole numbers: float32 would hold the same in four times the room.
+    numbers = np.dtype("uint8" if shape == dataset.native else spec["image"].get("numbers", "uint8"))
     filled: dict[str, Filled] = {}
     with making(spec) as new:
         for split, (name, start, stop) in parts(dataset.split_rule, records.counts).items():
@@ -57,7 +58,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
         }
         if official and spec["rows"] == "all":
             for task, count in spec["classes"].items():
-                check_classes(dataset, task, count, np.concatenate([labels[task]["train"], labels[task]["val"]]))
+                check_classes(records, task, count, np.concatenate([labels[task]["train"], labels[task]["val"]]))
         names = records.class_names()
         return new.finish(
             labels,
@@ -89,7 +90,7 @@ def check_installed(dataset: Dataset) -> None:
     except ImportError as error:
         raise UserError(
             f"dataset {dataset.id}: TensorFlow and TFDS, by which it is prepared, are not installed here "
-            f"({_shortened(str(error))}): install them with `make tfds` or `pip install 'vtabflow[tfds]'`, then run again"
+            f"({_shortened(str(error))}): install them with `make tfds`, then run again"
         ) from error
 
 
@@ -101,19 +102,18 @@ def check_counts(records: Records, official: bool) -> None:
         if found == 0 or (official and found not in (count, dataset.older_counts.get(split))):
             raise UserError(
                 f"dataset {dataset.id}: split {split} at {records.folder} has {found:,} examples and VTAB's has "
-                f"{count:,}: remove the folder to have it generated again from the whole archives, or set "
-                "`prepare.tfds.counts: any` to take another cut as it is"
+                f"{count:,}: {records.remedy}, or set `prepare.tfds.counts: any` to take another cut as it is"
             )
 
 
-def check_classes(dataset: Dataset, task: str, count: int, labels: np.ndarray) -> None:
+def check_classes(records: Records, task: str, count: int, labels: np.ndarray) -> None:
     """UserError if a class of 0..count-1 is not among `labels`, those of train and val."""
     empty = np.flatnonzero(np.bincount(labels, minlength=count)[:count] == 0)
     if len(empty):
         more = f" and {len(empty) - 1} more" if empty[1:].size else ""
         raise UserError(
-            f"dataset {dataset.id}: class {empty[0]}{more} of task {task} has no image in train and val: the records "
-            "are not VTAB's; remove their folder to have it generated again, or set `prepare.tfds.counts: any`"
+            f"dataset {records.dataset.id}: class {empty[0]}{more} of task {task} has no image in train and val: the "
+            f"records are not VTAB's: {records.remedy}, or set `prepare.tfds.counts: any`"
         )
 
 
@@ -125,9 +125,7 @@ def check_skipped(records: Records, skipped: list[dict[str, str]], filled: Mappi
     what = f"{records.dataset.id}: {len(skipped)} images left out, first {first['file']}, which {first['reason']}"
     for split in SPLITS:
         if not filled[split].ids:
-            raise RunError(
-                f"dataset {what}; none is left for {split}: remove {records.folder} to have it generated again"
-            )
+            raise RunError(f"dataset {what}; none is left for {split}: {records.remedy}, then run again")
     print(what, flush=True)
 
 
@@ -180,37 +178,58 @@ def _download_and_prepare(dataset: Dataset, places: Mapping[str, Any], reading: 
 
 @contextmanager
 def _alone(dataset: Dataset, places: Mapping[str, Any]) -> Iterator[None]:
-    """One generation of a dataset at a time, without what killed and failed ones left."""
-    root = Path(places["tfds"])
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = os.open(root / f".{dataset.builder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise RunError(
-            f"dataset {dataset.id}: cannot write to {root}: {error.strerror or error}; mend the permission or set "
-            "`prepare.tfds.folder` to another one, then run again"
-        ) from error
-    try:
-        locked = False
-        with suppress(OSError):  # a file system without locks: then nothing is swept there either
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            locked = True
-            _sweep(dataset, places)
+    """One generation of a dataset at a time in either folder, without what killed and failed ones left there."""
+    root, downloads = Path(places["tfds"]), Path(places["downloads"])
+    with ExitStack() as held:
+        try:
+            sweeps = [_sweep_records] if held.enter_context(_locked(root / f".{dataset.builder}.lock")) else []
+        except OSError as error:
+            raise RunError(
+                f"dataset {dataset.id}: cannot write to {root}: {error.strerror or error}; mend the permission or set "
+                "`prepare.tfds.folder` to another one, then run again"
+            ) from error
+        # Another project may have the same archives. Not the name above: both folders may be one.
+        with suppress(OSError):  # archives that can only be read
+            if held.enter_context(_locked(downloads / f".{dataset.builder}.unpacking.lock")):
+                sweeps.append(_sweep_unpacked)
+
+        def swept() -> None:
+            for sweep in sweeps:
+                with suppress(OSError):
+                    sweep(dataset, places)
+
+        swept()
         try:
             yield
         except BaseException:
-            if locked:
-                _sweep(dataset, places)
+            swept()
             raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Wait for the lock and hold it; False on a file system without locks, where nothing is swept. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        locked = False
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            locked = True
+        yield locked
     finally:
         os.close(lock)
 
 
-def _sweep(dataset: Dataset, places: Mapping[str, Any]) -> None:
-    """Remove what a generation that did not end well left: folders and files with TFDS' working names."""
+def _sweep_records(dataset: Dataset, places: Mapping[str, Any]) -> None:
+    """Remove records that a generation which did not end well left, in folders with TFDS' working names."""
     folder = folder_of(places, dataset, dataset.version)
     for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _sweep_unpacked(dataset: Dataset, places: Mapping[str, Any]) -> None:
+    """Remove what is half unpacked of the dataset's archives."""
     for left in Path(places["downloads"], "extracted").glob("incomplete.*"):
         if any(name in left.name for name in _archives(dataset)):
             with suppress(OSError):
@@ -239,7 +258,10 @@ def _explained(dataset: Dataset, places: Mapping[str, Any]) -> Iterator[list[str
 
 
 def explained(dataset: Dataset, places: Mapping[str, Any], error: BaseException, at: str = "") -> UserError | RunError:
-    """The error of TFDS as ours: no space, a broken archive, a missing file, or TFDS' own words and the file `at` hand."""
+    """The error of TFDS as ours: no space, a broken archive, a missing file, or TFDS' own words and the file `at` hand.
+
+    `at` is a name in an archive, or the whole path of a file that lies in a folder.
+    """
     chain: list[BaseException] = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
         chain.append(inner)
@@ -264,8 +286,9 @@ def explained(dataset: Dataset, places: Mapping[str, Any], error: BaseException,
         return UserError(f"{head}: a file is missing below {places_named} ({reason}); put it there, then run again")
     if any(isinstance(one, PermissionError) for one in chain):
         return RunError(f"{head}: {reason}; mend the permission, then run again")
+    file = at if Path(at).is_absolute() else f"{at} in its archive"
     return RunError(
-        f"{head} ({f'{at} in its archive: ' if at else ''}{reason}): check the files in {places['downloads']} and {places['manual']}, then run again"
+        f"{head} ({f'{file}: ' if at else ''}{reason}): check the files in {places['downloads']} and {places['manual']}, then run again"
     )
 
 

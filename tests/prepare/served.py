@@ -1,0 +1,81 @@
+"""A web server for tests, on this machine."""
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Host(ThreadingHTTPServer):
+    """Serves `files` and misbehaves as `faults` say: a list for each path, one entry a request, then all is well.
+
+    An entry is a status, a status with the seconds of its Retry-After, or the part of what is asked for that comes.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        self.files: dict[str, bytes] = {}
+        self.faults: dict[str, list] = {}
+        self.ranges, self.pause, self.marks = True, 0.0, True
+        self.asked: list[tuple[str, str | None]] = []
+        super().__init__(("127.0.0.1", 0), Answer)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        host = self.server
+        host.asked.append((self.path, self.headers["Range"]))
+        fault = host.faults.get(self.path, []).pop(0) if host.faults.get(self.path) else None
+        data = host.files.get(self.path)
+        if isinstance(fault, tuple):
+            self.send_response(fault[0])
+            self.send_header("Retry-After", fault[1])
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        if data is None or isinstance(fault, int):
+            return self.send_error(fault or 404)
+        mark = f'"{hashlib.md5(data).hexdigest()}"'
+        start = 0
+        found = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if found and host.ranges and self.headers["If-Range"] in (None, mark):
+            start = int(found.group(1))
+            if start >= len(data):
+                return self.send_error(416)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(data) - start))
+        if host.marks:
+            self.send_header("ETag", mark)
+        self.end_headers()
+        stop = len(data) if fault is None else start + int(fault * (len(data) - start))
+        for at in range(start, stop, 1 << 16):
+            self.wfile.write(data[at : min(at + (1 << 16), stop)])
+            time.sleep(host.pause)
+        self.wfile.flush()
+        if stop < len(data):
+            self.connection.close()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def serving() -> Iterator[Host]:
+    server = Host()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()

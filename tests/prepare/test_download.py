@@ -1,0 +1,83 @@
+"""One file from one address: what is tried again, how long, and what is a dead address."""
+
+import hashlib
+import os
+import time
+
+import numpy as np
+import pytest
+from served import serving
+
+from vtabflow.prepare import download
+
+DATA = np.random.default_rng(0).bytes(200_000)
+
+
+@pytest.fixture
+def host():
+    with serving() as server:
+        server.files["/file"] = DATA
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(download, "PAUSES", (0.01, 0.02, 0.03))
+
+
+def brought(url: str, path) -> bytes:
+    download.download(url, path, len(DATA), hashlib.sha256(DATA).hexdigest(), "set: file")
+    return path.read_bytes()
+
+
+def test_a_server_that_never_gets_further_is_given_up(host, tmp_path):
+    """Without ranges each attempt starts over, and what an attempt before had reached is nothing new."""
+    host.ranges = False
+    host.faults["/file"] = [0.6, 0.3] * 10
+    with pytest.raises(download.Dead, match="broke off after .*, 4 times"):
+        brought(host.url("/file"), tmp_path / "part")
+    assert len(host.asked) == 1 + 4
+
+
+def test_a_server_that_gets_further_each_time_is_not(host, tmp_path):
+    host.ranges = False
+    host.faults["/file"] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    assert brought(host.url("/file"), tmp_path / "part") == DATA
+
+
+def test_a_server_says_when_to_come_again(host, tmp_path, monkeypatch):
+    host.faults["/file"] = [(503, "1")]
+    began = time.monotonic()
+    assert brought(host.url("/file"), tmp_path / "part") == DATA and time.monotonic() - began >= 1
+    # But not for ever.
+    monkeypatch.setattr(download, "LONGEST_PAUSE", 0.1)
+    host.faults["/file"] = [(429, "30")]
+    (tmp_path / "part").unlink()
+    began = time.monotonic()
+    assert brought(host.url("/file"), tmp_path / "part") == DATA and time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("file://FOLDER", "cannot be read .*directory"),
+        ("file://FOLDER/none", "no such file"),
+        ("file://FOLDER/file/below", "cannot be read .*Not a directory"),
+        ("file://FOLDER/%00", "cannot be read .*null"),
+        ("https://[bad/file", "no address"),
+        ("http://localhost:port/file", "no address"),
+        ("http://localhost/\u00fc", "no address"),
+    ],
+)
+def test_an_address_that_gives_no_file_is_dead(tmp_path, address, said):
+    (tmp_path / "file").write_bytes(DATA)
+    with pytest.raises(download.Dead, match=said):
+        brought(address.replace("FOLDER", str(tmp_path)), tmp_path / "part")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_dead(tmp_path):
+    (tmp_path / "file").write_bytes(DATA)
+    (tmp_path / "file").chmod(0)
+    with pytest.raises(download.Dead, match="cannot be read .*Permission denied"):
+        brought(f"file://{tmp_path}/file", tmp_path / "part")
