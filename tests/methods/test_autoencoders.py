@@ -143,7 +143,7 @@ def test_the_prior_trick_adds_the_log_density():
     torch.testing.assert_close(tricked(code) - plain(code), log_prior(code))
 
 
-# The losses of whole turns. Views, noise and codes are made again from the same draws; what follows the heads is float64.
+# Losses of whole turns. Views, noise and codes are made again from the same draws; what follows the heads is float64.
 
 
 def ready(name, **settings):

@@ -1,4 +1,4 @@
-"""What each method shows its trunk: the documented views, made again from the same draws with the parts of augment.py."""
+"""What each method shows its trunk: the documented views, made again from the same draws by augment.py's parts."""
 
 import pytest
 import torch
