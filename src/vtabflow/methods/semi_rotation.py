@@ -54,8 +54,8 @@ class SupRotation100(SemiRotation10):
     """The same two losses with the labels of all images: L = CE_class(all four turns) + w CE_rotation, one stream
     (methods.md M17).
 
-    Nothing is published about its training but that the rotation loss is an auxiliary one. Inferred: the losses of
-    Semi-Rotation with w = 1, and the schedule of Sup-100% (90 epochs, learning rate 0.1 for 256 images, weight decay
+    Nothing is published about its training but that the rotation loss is an auxiliary one. Inferred: the losses and
+    views of Semi-Rotation with w = 1, and the schedule of Sup-100% (90 epochs, learning rate 0.1 for 256 images, weight decay
     1e-4), which is the study's to set. `batch` counts images, each of which is seen four times.
     """
 
