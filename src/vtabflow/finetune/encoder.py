@@ -39,16 +39,16 @@ def start_of(card: dict[str, Any], folder: str, trunk: nn.Module, seed: int) -> 
         raise UserError(f"{path} is not there: remove {folder} and pretrain again, or pull it") from error
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}): remove {folder}, pretrain again") from error
-    if "sha256" in card and card["sha256"][path.name] != sha256(path):
-        raise UserError(
-            f"{path} is not the file that was pre-trained (its SHA-256 has changed): remove {folder}, pretrain again"
-        )
     differences = differing(weights, trunk.state_dict())
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
             f"{path} does not fit the network {card['network']}: {'; '.join(differences[:3])}{more}; "
             "name the network that these weights were made with, or pretrain again"
+        )
+    if "sha256" in card and card["sha256"][path.name] != sha256(path):
+        raise UserError(
+            f"{path} is not the file that was pre-trained (its SHA-256 has changed): remove {folder}, pretrain again"
         )
     return dict(weights)
 
