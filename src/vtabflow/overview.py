@@ -1,14 +1,12 @@
 """What a study is, what of it is there, and what no study needs any more."""
 
-import fcntl
-import os
 import re
 import shutil
 from collections import Counter
 from pathlib import Path
 
 from vtabflow.errors import UserError
-from vtabflow.files import read_json
+from vtabflow.files import read_json, unheld
 from vtabflow.keys import Plan, freeze, is_complete, plan
 from vtabflow.study import Study, load
 
@@ -111,7 +109,8 @@ def collect_garbage(studies: list[str], really: bool) -> None:
     going = sorted(
         folder for pattern in KEYED for folder in Path().glob(pattern) if _is_keyed(folder) and folder.name not in kept
     )
-    going += torn()
+    torn = [folder for folder in sorted(Path().glob("data/stores/*/.*")) if is_torn(folder)]
+    going += torn
     size = sum(file.stat().st_size for folder in going for file in folder.rglob("*") if file.is_file())
     for folder in going:
         print(folder)
@@ -119,7 +118,11 @@ def collect_garbage(studies: list[str], really: bool) -> None:
     if not really:
         print("nothing was removed; `vtabflow gc --yes` removes them")
         return
-    for folder in going:
+    for folder in torn:
+        with unheld(folder) as free:
+            if free:
+                shutil.rmtree(folder)
+    for folder in going[: len(going) - len(torn)]:
         shutil.rmtree(folder)
         folder.with_suffix(".json").unlink(missing_ok=True)
 
@@ -134,22 +137,10 @@ def _keys(made: Plan) -> set[str]:
     return {*made.stores, *made.encoders, *made.cells, made.page["key"]}
 
 
-def torn() -> list[Path]:
-    """Hidden folders of stores whose making was killed: those that nobody holds a lock on."""
-    return [folder for folder in sorted(Path().glob("data/stores/*/.*")) if folder.is_dir() and is_abandoned(folder)]
-
-
-def is_abandoned(folder: Path) -> bool:
-    """Whether nobody holds the lock that a maker has on its hidden folder for as long as it lives (prepare/store.py)."""
-    try:
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
-            os.close(lock)
-    except OSError:
-        return False
-    return True
+def is_torn(folder: Path) -> bool:
+    """Whether it is the hidden folder of a store whose maker was killed."""
+    with unheld(folder) as free:
+        return free
 
 
 def _is_keyed(folder: Path) -> bool:

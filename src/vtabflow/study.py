@@ -258,7 +258,8 @@ def _sentence(error: ValidationError) -> str:
         return f"the key {place} is missing{others}"
     if first["type"] == "value_error":
         return f"{place + ': ' if place else ''}{message}{others}"
-    message = PLAIN.get(first["type"], f"{message[0].lower()}{message[1:]}").format(first["input"])
+    plain = PLAIN.get(first["type"])
+    message = plain.format(first["input"]) if plain else f"{message[0].lower()}{message[1:]}"
     return f"{place} is {first['input']!r}: {message}{others}"
 
 

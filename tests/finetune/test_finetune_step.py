@@ -44,6 +44,8 @@ def test_a_cell(place, capsys):
     ]
     best = max(t["val_accuracy"] for t in score["trials"])
     assert score["selected"]["val_accuracy"] == best
+    losses = [trial["train_loss"] for trial in score["trials"]]
+    assert 0 < score["selected"]["train_loss"] < 2 * max(losses) and score["selected"]["train_loss"] not in losses
     assert best == (arrays["val_pred"] == arrays["val_true"]).mean(), "val predictions are the selected trial's"
     assert score["accuracy"] == (arrays["test_pred"] == arrays["test_true"]).mean()
     assert {name: (array.dtype, len(array)) for name, array in arrays.items()} == {

@@ -35,6 +35,18 @@ def test_compilation_is_for_long_trainings_of_large_images_on_a_gpu(monkeypatch)
     assert not compute.worth_compiling(10**9, 224, GPU)
 
 
+def test_only_training_on_a_gpu_asks_for_repeatable_algorithms(monkeypatch):
+    """The settings are torch's, and process-wide: a CPU's are left alone, a GPU's are as before when the block ends."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    with compute.repeatable(CPU):
+        assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(ZeroDivisionError), compute.repeatable(GPU):
+        assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        raise ZeroDivisionError
+    assert not torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory
+
+
 def test_what_a_result_records_of_its_making():
     made = compute.machine(CPU)
     assert made.keys() == {"device", "name", "threads", "system", "architecture"} and made["name"]

@@ -48,19 +48,31 @@ def test_interrupted_and_whole_runs_end_with_the_same_bits(make_spec, tmp_path, 
     for package in catalogue.info(name).needs:
         pytest.importorskip(package)
     spec = make_spec(name, steps=STEPS)
-    whole, _ = trained(spec, tmp_path / "whole", device=device)
-    turns = len(catalogue.info(name).turns)
-    assert trained(spec, tmp_path / "torn", 5 * turns, device) is None
-    torn, outcome = trained(spec, tmp_path / "torn", device=device)
+    assert_torn_is_whole(spec, tmp_path, device)
+
+
+def assert_torn_is_whole(spec, folder, device):
+    whole, _ = trained(spec, folder / "whole", device=device)
+    turns = len(catalogue.info(spec["method"]).turns)
+    assert trained(spec, folder / "torn", 5 * turns, device) is None
+    torn, outcome = trained(spec, folder / "torn", device=device)
     assert outcome.resumed == 1 and outcome.steps == STEPS
     want, have = whole.state_dict(), torn.state_dict()
     assert [key for key in want if not torch.equal(want[key], have[key])] == []
 
 
 @pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), GPU])
+@pytest.mark.parametrize("name", ["rotation", "cond-biggan"])
+def test_interrupted_and_whole_compiled_runs_end_with_the_same_bits(make_spec, tmp_path, monkeypatch, name, device):
+    monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
+    monkeypatch.setattr(loop, "worth_compiling", lambda *_: True)
+    assert_torn_is_whole(make_spec(name, steps=STEPS, precision="float32"), tmp_path, device)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), GPU])
 @pytest.mark.parametrize("name", ["rotation", "cond-biggan", "bigbigan"])
 def test_compiled_runs_have_the_losses_of_plain_ones(make_spec, tmp_path, monkeypatch, name, device):
-    """Spectral norms and several turns too. Not bits: compiled steps are seen not to repeat them (docs/worklist.md)."""
+    """Spectral norms and several turns too."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     spec, curves = make_spec(name, steps=STEPS, precision="float32"), []
     for compiled in (False, True):

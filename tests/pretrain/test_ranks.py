@@ -75,23 +75,30 @@ def test_what_two_processes_cannot_do_is_refused(make_spec, tmp_path, method, se
     assert not Path(spec["folder"]).exists() and not Path(spec["receipt"]).exists()
 
 
-# 6 steps: Adam without momentum turns a GAN's rounding differences, where a gradient is zero, into whole steps; after 20
-# they may have passed 1e-4.
-@pytest.mark.parametrize(
-    ("method", "steps"), [("rotation", 30), ("cond-biggan", 6), ("uncond-biggan", 6), ("wae-ukl", 6)]
-)
-def test_two_processes_with_batch_norm_have_the_loss_curve_of_one(make_spec, tmp_path, method, steps):
+# Plain SGD: a gradient that is summed and not averaged shows, which Adam would hide. At this rate a GAN's loss moves by 2 in
+# 10 steps and the two runs stay within 5e-7; at 20 times the rate they part by themselves after 5.
+GAN = {"steps": 10, "optimiser": "sgd", "generator_rate": 1e-4, "discriminator_rate": 1e-4}
+SHARED = [
+    ("sup-100", {"steps": 30, "learning_rate": 0.02}),
+    ("cond-biggan", GAN),
+    ("uncond-biggan", GAN),
+    ("wae-ukl", {"steps": 30, "optimiser": "sgd", "learning_rate": 1e-4}),
+]
+
+
+@pytest.mark.parametrize(("method", "settings"), SHARED)
+def test_two_processes_with_batch_norm_have_the_loss_curve_of_one(make_spec, tmp_path, method, settings):
     """All but torch's synchronised batch norm itself, whose place batch norms over gathered rows take."""
-    one, two = curves(make_spec, tmp_path, method, with_plain_norms, steps=steps, precision="float32")
+    one, two = curves(make_spec, tmp_path, method, with_plain_norms, precision="float32", **settings)
     assert (one - two).abs().max() < 1e-4
-    assert (one[0] - one[-1]).abs().max() > 1e-3
+    assert (one - one[0]).abs().max() > 1e-2
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch synchronises batch norms on GPUs alone")
-@pytest.mark.parametrize(("method", "steps"), [("rotation", 30), ("cond-biggan", 6)])
-def test_two_processes_on_gpus_have_the_loss_curve_of_one(make_spec, tmp_path, method, steps):
+@pytest.mark.parametrize(("method", "settings"), SHARED)
+def test_two_processes_on_gpus_have_the_loss_curve_of_one(make_spec, tmp_path, method, settings):
     """With torch's synchronised batch norm: on two GPUs over NCCL; where there is one, both use it and meet over gloo."""
-    one, two = curves(make_spec, tmp_path, method, gpus=1, steps=steps, precision="float32")
+    one, two = curves(make_spec, tmp_path, method, gpus=1, precision="float32", **settings)
     assert (one - two).abs().max() < 1e-4
-    assert (one[0] - one[-1]).abs().max() > 1e-3
+    assert (one - one[0]).abs().max() > 1e-2

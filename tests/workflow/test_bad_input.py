@@ -164,8 +164,8 @@ def test_bench_runs(micro):
     done = vtabflow(micro, "bench", "--network", "resnet-small", "--size", "32", "--batch", "8", "--steps", "2")
     assert json.loads(done.stdout)["images_per_second"]["loop"] > 0
     assert vtabflow(micro, "status", "--what").returncode == 2
-    done = micro.run("bash", "-o", "pipefail", "-c", "vtabflow status | true")
-    assert done.returncode == 0 and done.stderr == ""
+    done = micro.run("bash", "-o", "pipefail", "-c", "vtabflow status | true", check=False)
+    assert done.returncode == 141 and done.stderr == "", "as any command whose reader has gone"
 
 
 def test_specs_that_are_none(micro, tmp_path):

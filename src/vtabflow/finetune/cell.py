@@ -93,6 +93,7 @@ def score_of(cell: dict[str, Any], workshop: Workshop) -> tuple[dict[str, Any], 
         reason = f"training on train and val failed: {fit.reason}"
         score["passed_over"].append({"learning_rate": rate, "steps": steps, "reason": reason})
     score["selected"] = {key: chosen.row()[key] for key in ("learning_rate", "steps", "val_accuracy")}
+    score["selected"]["train_loss"] = fit.loss  # of this last training: whether it went as its trial did
     write_json(Path(cell["scratch"]) / "selection.json", score["selected"])
     score["images_per_second"], score["outside_network"] = fit.images_per_second, fit.outside_network
     if fit.reason is not None:

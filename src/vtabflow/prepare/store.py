@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import read_json, sha256, write_json
+from vtabflow.files import read_json, sha256, unheld, write_json
 
 SPLITS = ("train", "val", "test")
 # VTAB-1k trains on the first 800 examples of train and the first 200 of val (protocol.md section 1.2).
@@ -360,13 +360,9 @@ def _new_folder(folder: Path) -> tuple[Path, int]:
 def _sweep(folder: Path) -> None:
     """Remove what killed makers of this store left: hidden siblings whose lock nobody holds."""
     for old in folder.parent.glob(f"{_prefix(folder)}*"):
-        with suppress(OSError):
-            lock = os.open(old, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with unheld(old) as free:
+            if free:
                 shutil.rmtree(old, ignore_errors=True)
-            finally:
-                os.close(lock)
 
 
 def _explained(folder: Path, error: OSError) -> RunError:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vtabflow import ranks
-from vtabflow.compute import autocast, worth_compiling
+from vtabflow.compute import autocast, repeatable, worth_compiling
 from vtabflow.errors import UserError
 from vtabflow.files import seed_of
 from vtabflow.methods.base import Method
@@ -53,6 +53,11 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
     its last checkpoint, with status "stopped", or its first weights, with status "failed", if there was none.
     Of several processes each trains on its part of every batch; all end with the same weights.
     """
+    with repeatable(upstream.device):
+        return _train(method, upstream, settings, seed, key, scratch)
+
+
+def _train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: int, key: str, scratch: Path) -> Outcome:
     device, steps, turns = upstream.device, settings["steps"], method.turns
     method.to(device).to(memory_format=torch.channels_last).train()
     if ranks.world() > 1:
