@@ -106,11 +106,11 @@ def collect_garbage(studies: list[str], really: bool) -> None:
             raise UserError(
                 f"what {file} needs cannot be told ({error}), so nothing is removed; name the studies to keep: vtabflow gc {named}"
             ) from error
-    going = sorted(
+    keyed = sorted(
         folder for pattern in KEYED for folder in Path().glob(pattern) if _is_keyed(folder) and folder.name not in kept
     )
     torn = [folder for folder in sorted(Path().glob("data/stores/*/.*")) if is_torn(folder)]
-    going += torn
+    going = keyed + torn
     size = sum(file.stat().st_size for folder in going for file in folder.rglob("*") if file.is_file())
     for folder in going:
         print(folder)
@@ -122,7 +122,7 @@ def collect_garbage(studies: list[str], really: bool) -> None:
         with unheld(folder) as free:
             if free:
                 shutil.rmtree(folder)
-    for folder in going[: len(going) - len(torn)]:
+    for folder in keyed:
         shutil.rmtree(folder)
         folder.with_suffix(".json").unlink(missing_ok=True)
 
