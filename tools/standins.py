@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw, ImageFont
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 sys.path.insert(0, str(SOURCE))
 
-from vtabflow.files import seed_of  # noqa: E402
-from vtabflow.prepare.tasks import renderers, standins  # noqa: E402
+from vtabflow.planning.tasks import renderers, standins  # noqa: E402
+from vtabflow.runtime.files import seed_of  # noqa: E402
 
 TEST = 1000
 LIMIT_BYTES = 400_000  # a README picture should load at once
@@ -43,7 +43,7 @@ def example(draw, dataset: str, split: str, index: int, size: int):
 
 def drawn(module: str, dataset: str, split: str, count: int, size: int):
     """Images (count, size, size, C) uint8, labels task -> (count,), and the milliseconds an image took."""
-    draw = importlib.import_module(f"vtabflow.prepare.procedural.{module}").draw
+    draw = importlib.import_module(f"vtabflow.standins.{module}").draw
     example(draw, dataset, split, 0, size)
     start = time.process_time()
     pairs = [example(draw, dataset, split, index, size) for index in range(count)]
@@ -153,7 +153,7 @@ def arranged(tasks: list[str], cell: int, columns: int) -> Image.Image:
 
 def samples(module: str, task: str, classes: int, size: int) -> list[Image.Image]:
     """The first example of each class in the train part, in the order of the classes (grey where 5,000 show none)."""
-    draw = importlib.import_module(f"vtabflow.prepare.procedural.{module}").draw
+    draw = importlib.import_module(f"vtabflow.standins.{module}").draw
     dataset = dataset_of(task)
     found: dict[int, np.ndarray] = {}
     for index in range(5000):

@@ -23,11 +23,11 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests/prepar
 from test_vtab import spec_of  # noqa: E402
 
 from miniatures.place import Places  # noqa: E402
+from vtabflow.planning.tasks import VTAB  # noqa: E402
 from vtabflow.prepare import step  # noqa: E402
-from vtabflow.prepare.datasets import DATASETS, Dataset  # noqa: E402
-from vtabflow.prepare.labels import RULES  # noqa: E402
-from vtabflow.prepare.splits import expressions, parts  # noqa: E402
-from vtabflow.prepare.tasks import VTAB  # noqa: E402
+from vtabflow.prepare.tfds.datasets import DATASETS, Dataset  # noqa: E402
+from vtabflow.prepare.tfds.labels import RULES  # noqa: E402
+from vtabflow.prepare.tfds.splits import expressions, parts  # noqa: E402
 
 
 def sizes(dataset: Dataset, counts: dict[str, int]) -> str:
@@ -66,8 +66,9 @@ def packed() -> None:
     import numpy as np
 
     from miniatures.pictures import jpeg
-    from vtabflow.prepare import imagenet, store
-    from vtabflow.pretrain.packed import open_images
+    from vtabflow.prepare import store
+    from vtabflow.prepare.imagenet import source as imagenet
+    from vtabflow.pretrain.image_loader import open_images
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:

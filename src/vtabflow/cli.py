@@ -128,7 +128,7 @@ def _run(arguments: argparse.Namespace) -> int:
     elif command == "data":
         return _data(arguments)
     else:
-        from vtabflow import overview
+        from vtabflow.planning import overview
 
         if command == "check":
             overview.check(arguments.params)
@@ -159,7 +159,7 @@ def start_together(processes: int) -> None:
 
 
 def _step(step: str, arguments: argparse.Namespace) -> None:
-    from vtabflow import devices
+    from vtabflow.runtime import devices
 
     devices.use_threads(arguments.threads)
     spec = _spec(step, arguments)
@@ -176,11 +176,11 @@ def _step(step: str, arguments: argparse.Namespace) -> None:
 
 
 def _spec(step: str, arguments: argparse.Namespace) -> dict:
-    from vtabflow.files import read_json
+    from vtabflow.runtime.files import read_json
 
     if arguments.spec is None:
-        from vtabflow.keys import plan
-        from vtabflow.study import load
+        from vtabflow.planning.keys import plan
+        from vtabflow.planning.study import load
 
         return plan(load(arguments.params)).page
     try:
@@ -197,7 +197,7 @@ def _spec(step: str, arguments: argparse.Namespace) -> dict:
 
 
 def _methods() -> None:
-    from vtabflow import catalogue
+    from vtabflow.planning import catalogue
 
     uses = {"images": "images", "labels": "all labels", "subset": "a labelled subset"}
     known = catalogue.methods().values()
@@ -221,13 +221,14 @@ def _methods() -> None:
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    from vtabflow.prepare import audit, data_plan
+    from vtabflow.data import audit
+    from vtabflow.data import plan as data_plan
 
     if arguments.action == "audit" and arguments.all:
         return audit.audit(audit.every_store())
-    from vtabflow.keys import plan
-    from vtabflow.overview import say_left_out
-    from vtabflow.study import load
+    from vtabflow.planning.keys import plan
+    from vtabflow.planning.overview import say_left_out
+    from vtabflow.planning.study import load
 
     made = plan(load(arguments.params))
     stores = list(made.stores.values())
@@ -238,7 +239,7 @@ def _data(arguments: argparse.Namespace) -> int:
 
 
 def _code(arguments: argparse.Namespace) -> int:
-    from vtabflow.code import CodeLock
+    from vtabflow.planning.code_identity import CodeLock
 
     if not Path("code.lock").exists() and not Path("src/vtabflow").exists():
         raise UserError("there is no code.lock here; run this in the project's folder")

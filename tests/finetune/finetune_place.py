@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from vtabflow.files import read_json, write_json
-from vtabflow.networks.table import NETWORKS, build
+from vtabflow.networks.registry import NETWORKS, build
 from vtabflow.prepare import store
+from vtabflow.runtime.files import read_json, write_json
 
 NETWORK = "resnet-small"
 COUNTS = {"train": 96, "val": 40, "test": 56}

@@ -9,10 +9,10 @@ from finetune_place import COUNTS, make_encoder, make_store, result
 from safetensors.torch import save_file
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import read_json
 from vtabflow.finetune import loop, step
-from vtabflow.finetune.workshop import Workshop
-from vtabflow.networks.table import build
+from vtabflow.finetune.resources import CellResources
+from vtabflow.networks.registry import build
+from vtabflow.runtime.files import read_json
 
 
 def test_a_diverging_trial_fails_and_the_others_go_on(place):
@@ -43,7 +43,7 @@ def test_a_cell_of_failed_trials_is_recorded_and_the_others_go_on(place, capsys)
 def test_a_last_training_that_diverges_gives_way_to_the_next_best(place, monkeypatch, diverging):
     """And the cell fails where all do. The test examples are opened when the setting is settled, not before."""
     fits, opened = [], []
-    real, test = loop.Learner.fit, Workshop.test
+    real, test = loop.Learner.fit, CellResources.test
 
     def fit(self, examples, *args):
         fits.append(len(examples))
@@ -52,7 +52,7 @@ def test_a_last_training_that_diverges_gives_way_to_the_next_best(place, monkeyp
         return loop.Fit(None, "the loss is not finite at step 1 of 2", 1.0, 1.0, 0.5) if last else found
 
     monkeypatch.setattr(loop.Learner, "fit", fit)
-    monkeypatch.setattr(Workshop, "test", lambda self, *args: opened.append(len(fits)) or test(self, *args))
+    monkeypatch.setattr(CellResources, "test", lambda self, *args: opened.append(len(fits)) or test(self, *args))
     cell = place.cell(steps=[2])
     step.run(place.pack(cell))
     score = read_json(f"{cell['folder']}/score.json")

@@ -9,14 +9,15 @@ import torch
 from torch import nn
 
 from vtabflow.errors import UserError
-from vtabflow.finetune import data, workshop
-from vtabflow.finetune.data import Examples, Pictures, Vectors, checked_labels, order_of, view_of
+from vtabflow.finetune import data
+from vtabflow.finetune import resources as workshop
+from vtabflow.finetune.data import Examples, Pictures, Vectors, checked_labels, make_preprocess, order_of
 from vtabflow.finetune.encoder import differing
 from vtabflow.finetune.loop import Learner
 from vtabflow.finetune.momentum import Momentum
 from vtabflow.methods.augment import standardise, to_float
-from vtabflow.networks.table import build
-from vtabflow.schedule import Schedule
+from vtabflow.networks.registry import build
+from vtabflow.runtime.schedule import Schedule
 
 CPU = torch.device("cpu")
 
@@ -135,7 +136,7 @@ def test_every_training_starts_from_the_encoder(monkeypatch):
     rng = np.random.default_rng(1)
     pictures = Pictures([rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)], CPU)
     seen = {"low": 0.0, "high": 1.0}
-    examples = Examples(pictures, torch.from_numpy(rng.integers(0, 3, 30)), view_of(16, "legacy", seen, CPU))
+    examples = Examples(pictures, torch.from_numpy(rng.integers(0, 3, 30)), make_preprocess(16, "legacy", seen, CPU))
     results = []
     for seed in (7, 8, 7):
         fit = learner.fit(examples, learner.schedule(0.1, 5), seed)
@@ -152,7 +153,7 @@ def test_predictions_use_the_moving_averages():
     learner = Learner(trunk, trunk, {k: v.clone() for k, v in trunk.state_dict().items()}, 64, 3, settings(), CPU)
     rng = np.random.default_rng(3)
     images = (rng.integers(0, 256, (30, 1, 1, 3)) + np.zeros((30, 16, 16, 3))).astype(np.uint8)
-    view = view_of(16, "legacy", {"low": 0.0, "high": 1.0}, CPU)
+    view = make_preprocess(16, "legacy", {"low": 0.0, "high": 1.0}, CPU)
     examples = Examples(Pictures([images], CPU), torch.from_numpy(images[:, 0, 0, 0].astype(np.int64)) // 86, view)
     learner.fit(examples, learner.schedule(0.05, 30), 0)
     predicted = learner.predict(examples)
@@ -167,7 +168,7 @@ def test_a_rate_that_is_too_high_is_found():
     trunk = build("resnet-small", 1)
     learner = Learner(trunk, trunk, {k: v.clone() for k, v in trunk.state_dict().items()}, 64, 3, settings(), CPU)
     pictures = Pictures([np.random.default_rng(1).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)], CPU)
-    view = view_of(16, "legacy", {"low": 0.0, "high": 1.0}, CPU)
+    view = make_preprocess(16, "legacy", {"low": 0.0, "high": 1.0}, CPU)
     examples = Examples(pictures, torch.arange(30) % 3, view)
     fit = learner.fit(examples, learner.schedule(1e9, 12), 0)
     assert fit.loss is None and "not finite at step" in str(fit.reason)
@@ -178,11 +179,13 @@ def test_what_the_network_sees(channels):
     rng = np.random.default_rng(0)
     raw = rng.integers(0, 256, (2, 16, 16, channels), dtype=np.uint8)
     wanted = {"low": -1.0, "high": 1.0, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 2.0]}
-    seen = view_of(16, "legacy", wanted, CPU)(torch.from_numpy(raw.copy()))
+    seen = make_preprocess(16, "legacy", wanted, CPU)(torch.from_numpy(raw.copy()))
     expected = (np.broadcast_to(raw, (2, 16, 16, 3)) / 255.0 * 2.0 - 1.0 - [0.1, 0.2, 0.3]) / [0.5, 0.25, 2.0]
     np.testing.assert_allclose(seen.numpy(), expected.transpose(0, 3, 1, 2), atol=3e-6)
     assert seen.is_contiguous(memory_format=torch.channels_last) and seen.dtype == torch.float32
-    unit = view_of(16, "legacy", {"low": 0.0, "high": 1.0, "mean": None, "std": None}, CPU)(torch.from_numpy(raw))
+    unit = make_preprocess(16, "legacy", {"low": 0.0, "high": 1.0, "mean": None, "std": None}, CPU)(
+        torch.from_numpy(raw)
+    )
     assert np.array_equal(
         unit.numpy(), np.broadcast_to(raw.astype(np.float32) / np.float32(255), (2, 16, 16, 3)).transpose(0, 3, 1, 2)
     )
@@ -193,14 +196,14 @@ def test_the_view_standardises_each_image_as_its_pretraining_did():
     raw = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8))
     wanted = {"low": -1.0, "high": 1.0, "mean": None, "std": None, "standardise": True}
     for images in (raw, raw[..., :1], torch.full_like(raw, 7)):
-        seen = view_of(16, "legacy", wanted, CPU)(images)
+        seen = make_preprocess(16, "legacy", wanted, CPU)(images)
         torch.testing.assert_close(seen, standardise(to_float(images)), atol=1e-5, rtol=1e-5)
 
 
 def test_the_view_resizes_on_the_byte_scale():
     """2 px to 4 px, legacy: no half-pixel shift, so source coordinates are 0, 0.5, 1, 1.5 and the last is held."""
     raw = torch.tensor([[0, 100], [100, 200]], dtype=torch.uint8).view(1, 2, 2, 1)
-    seen = view_of(4, "legacy", {"low": 0.0, "high": 1.0}, CPU)(raw)
+    seen = make_preprocess(4, "legacy", {"low": 0.0, "high": 1.0}, CPU)(raw)
     assert seen.shape == (1, 3, 4, 4)
     row = torch.tensor([0.0, 50.0, 100.0, 100.0])
     assert torch.allclose(seen[0, 1] * 255, row[None, :] + row[:, None], atol=1e-4)
@@ -261,7 +264,7 @@ def test_compilation_depends_on_the_cell_alone(monkeypatch):
     asked, compiled = [], []
     monkeypatch.setattr(workshop, "worth_compiling", lambda images, size, device: asked.append((images, size)) or True)
     monkeypatch.setattr(torch, "compile", lambda trunk, dynamic: compiled.append(trunk) or trunk)
-    shop = workshop.Workshop()
+    shop = workshop.CellResources()
     for _ in range(2):
         assert shop.forward("resnet-small", cell) is shop.trunk("resnet-small")
     assert asked == [(35000 * 512, 224)] * 2 and len(compiled) == 1
@@ -275,7 +278,7 @@ def test_recorded_steps_train_as_launched_ones_do(monkeypatch):
     device = torch.device("cuda")
     images = torch.randint(0, 256, (200, 32, 32, 3), dtype=torch.uint8).numpy()
     labels = torch.randint(0, 5, (200,), device=device)
-    view = view_of(32, "legacy", {"low": -1.0, "high": 1.0}, device)
+    view = make_preprocess(32, "legacy", {"low": -1.0, "high": 1.0}, device)
     examples = Examples(Pictures([images], device), labels, view)
     losses = {}
     for graphs in ("0", "1"):

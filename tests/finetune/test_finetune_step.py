@@ -15,11 +15,11 @@ from finetune_place import COUNTS, make_store, result
 from torch import nn
 
 from vtabflow.errors import UserError
-from vtabflow.files import read_json, write_json
 from vtabflow.finetune import cell as cell_module
 from vtabflow.finetune import loop, step, sweep
-from vtabflow.networks.table import blank, build
+from vtabflow.networks.registry import blank, build
 from vtabflow.prepare.store import Store
+from vtabflow.runtime.files import read_json, write_json
 
 
 def same(one, other):
@@ -242,7 +242,7 @@ def test_images_are_loaded_and_networks_built_once(place, monkeypatch):
     opened, built = [], []
     whole = Store.images
     monkeypatch.setattr(Store, "images", lambda self, split: opened.append(split) or whole(self, split))
-    from vtabflow.finetune import workshop
+    from vtabflow.finetune import resources as workshop
 
     monkeypatch.setattr(workshop, "blank", lambda *args: built.append(args) or blank(*args))
     tasks = [place.cell(method, task, steps=[2]) for method in "ab" for task in ("colour-standin", "side-standin")]

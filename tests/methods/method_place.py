@@ -2,9 +2,9 @@
 
 import torch
 
-from vtabflow import catalogue
-from vtabflow.methods.draws import Draws
-from vtabflow.networks import table
+from vtabflow.methods.batch_rng import BatchRNG
+from vtabflow.networks import registry as table
+from vtabflow.planning import catalogue
 
 SIZE, CLASSES, BATCH = 32, 7, 12
 # Own settings for networks of this size.
@@ -30,7 +30,7 @@ TRAINED = [name for name, info in catalogue.methods().items() if info.streams]
 
 
 def draws(seed=0):
-    return Draws(torch.Generator().manual_seed(seed))
+    return BatchRNG(torch.Generator().manual_seed(seed))
 
 
 def make(name, classes=CLASSES, size=SIZE, **settings):
@@ -58,15 +58,15 @@ def minimised(losses):
 
 def turns(method, optimisers, batch, step, seed):
     """All turns of one step, as the loop makes them; returns the losses by player."""
-    players, found = method.players(), {}
-    for turn, player in enumerate(method.turns):
+    parameter_groups, found = method.parameter_groups(), {}
+    for turn, group in enumerate(method.update_order):
         method.requires_grad_(False)
-        for p in players[player]:
+        for p in parameter_groups[group]:
             p.requires_grad_(True)
-        optimisers[player].zero_grad()
-        found[player] = method.losses(player, batch, draws(1000 * seed + turn))
-        minimised(found[player]).backward()
-        optimisers[player].step()
+        optimisers[group].zero_grad()
+        found[group] = method.losses(group, batch, draws(1000 * seed + turn))
+        minimised(found[group]).backward()
+        optimisers[group].step()
     with torch.no_grad():
         method.after_step(step)
     return found
@@ -75,8 +75,8 @@ def turns(method, optimisers, batch, step, seed):
 def train(method, steps, rate, batch=None, seed=lambda step: step):
     """Adam for all players on one batch; the views differ from step to step unless `seed` is constant. Returns the
     last losses by player, as numbers."""
-    optimisers = {name: torch.optim.Adam(list(ps), rate) for name, ps in method.players().items()}
+    optimisers = {name: torch.optim.Adam(list(ps), rate) for name, ps in method.parameter_groups().items()}
     batch = batch_for(method) if batch is None else batch
     for step in range(steps):
         found = turns(method, optimisers, batch, step, seed(step))
-    return {player: {name: loss.item() for name, loss in losses.items()} for player, losses in found.items()}
+    return {group: {name: loss.item() for name, loss in losses.items()} for group, losses in found.items()}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vtabflow.methods import augment
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def generator():
 
 
 def draws(seed):
-    return Draws(torch.Generator().manual_seed(seed))
+    return BatchRNG(torch.Generator().manual_seed(seed))
 
 
 def pictures(n=4, size=8, channels=3):

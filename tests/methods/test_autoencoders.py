@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from method_place import BATCH, CLASSES, SIZE, batch_for, draws, make, train
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from vtabflow import catalogue
 from vtabflow.errors import UserError
 from vtabflow.methods.augment import crop_boxes, crop_resize, mirrors, to_float
 from vtabflow.methods.autoencoder import kl
@@ -18,6 +17,7 @@ from vtabflow.methods.wae_gan import log_prior
 from vtabflow.methods.wae_mmd import mmd
 from vtabflow.methods.wae_ukl import ram_mc
 from vtabflow.networks.decoder import Decoder
+from vtabflow.planning import catalogue
 
 NAMES = ["vae", "wae-mmd", "wae-gan", "wae-ukl"]
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # methods.md M3
@@ -46,7 +46,7 @@ def test_errors_are_summed_over_pixels_and_averaged_over_the_batch(name, weight)
     seen = {}
     method.trunk.register_forward_hook(lambda _, inputs, out: seen.update(x=inputs[0]))
     method.decoder.register_forward_hook(lambda _, inputs, out: seen.update(decoded=out))
-    losses = method.losses(method.turns[0], batch_for(method), draws())
+    losses = method.losses(method.update_order[0], batch_for(method), draws())
     error = sum(((seen["x"][i] - seen["decoded"][i]) ** 2).sum() for i in range(BATCH)) / BATCH
     # The WAEs with a deterministic encoder see the image with noise of 0.01.
     torch.testing.assert_close(losses["reconstruction"], weight * error, rtol=1e-3 if "wae" in name else 1e-5, atol=0)
@@ -159,12 +159,12 @@ def ready(name, **settings):
     return method
 
 
-def losses_and_view(method, player, batch, noise):
+def losses_and_view(method, group, batch, noise):
     """What `method` says with draws(3); the view that it should have made of the batch, what the trunk makes of it with
     normal noise of this deviation, cut at two; and the draws that are left."""
     seen = []
     hook = method.trunk.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
-    losses = method.losses(player, batch, draws(3))
+    losses = method.losses(group, batch, draws(3))
     hook.remove()
     images, again = batch["images"][0], draws(3)
     boxes = crop_boxes(len(images), *images.shape[1:3], again, (0.5, 1.0), (1.0, 1.0))
@@ -293,8 +293,8 @@ def test_one_batch_can_be_learned_by_heart(name):
     batch = smooth(make(name, size=size, **settings), 64)
     first = train(make(name, size=size, **settings), 1, 0.0, batch)
     last = train(make(name, size=size, **settings), 300, 5e-3, batch, seed=lambda step: 0)
-    player = make(name, size=size).turns[0]
-    assert last[player]["reconstruction"] < 0.05 * first[player]["reconstruction"]
+    group = make(name, size=size).update_order[0]
+    assert last[group]["reconstruction"] < 0.05 * first[group]["reconstruction"]
 
 
 def smooth(method, n):
@@ -309,8 +309,8 @@ def smooth(method, n):
 def test_decoders_show_what_they_make_of_the_prior(name):
     method = make(name).eval()
     with torch.no_grad():
-        shown = method.pictures()
-        assert shown.shape == (64, 3, 32, 32) and shown.abs().max() <= 1 and torch.equal(shown, method.pictures())
+        shown = method.samples()
+        assert shown.shape == (64, 3, 32, 32) and shown.abs().max() <= 1 and torch.equal(shown, method.samples())
 
 
 def test_the_sizes_of_the_autoencoders_are_those_that_their_decoder_can_make():

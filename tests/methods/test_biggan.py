@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from method_place import BATCH, batch_for, draws, make, minimised, train, turns
 
-from vtabflow import catalogue
 from vtabflow.errors import UserError
 from vtabflow.methods.augment import inception_crop, rotations
 from vtabflow.methods.biggan import hinge
-from vtabflow.networks import table
+from vtabflow.networks import registry as table
 from vtabflow.networks.spectral import Spectral
+from vtabflow.planning import catalogue
 from vtabflow.pretrain.loop import only
 
 METHODS = ("cond-biggan", "uncond-biggan", "bigbigan")
@@ -33,10 +33,10 @@ def norms(module):
 
 
 def optimisers(method):
-    rates = method.player_settings()
+    rates = method.group_settings()
     return {
         name: torch.optim.Adam(list(ps), rates[name]["learning_rate"], betas=(0.0, 0.999))
-        for name, ps in method.players().items()
+        for name, ps in method.parameter_groups().items()
     }
 
 
@@ -66,9 +66,9 @@ def test_losses_at_zero_scores_are_the_analytic_ones(name):
 def test_figures_start_of_order_one(name):
     """The loop bounds each by 100 times its start."""
     method = make(name)
-    for player in dict.fromkeys(method.turns):
-        for key, value in method.losses(player, batch_for(method), draws()).items():
-            assert abs(value) < 10, (player, key)
+    for group in dict.fromkeys(method.update_order):
+        for key, value in method.losses(group, batch_for(method), draws()).items():
+            assert abs(value) < 10, (group, key)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -76,8 +76,8 @@ def test_one_call_of_the_discriminator_a_turn(name):
     method, calls = make(name), []
     judge = method.judge.pictures if name == "bigbigan" else method.trunk
     judge.register_forward_hook(lambda _, x, __: calls.append(len(x[0])))
-    for player in ("discriminator", "generator"):
-        method.losses(player, batch_for(method), draws())
+    for group in ("discriminator", "generator"):
+        method.losses(group, batch_for(method), draws())
     turned = 3 * 3 if name == "uncond-biggan" else 0  # a quarter of 12 three times
     assert calls == [2 * BATCH + turned, BATCH + turned]
 
@@ -167,7 +167,7 @@ def test_bigbigan_is_the_mean_over_three_scores(downscale):
     assert abs(deception.item() + fresh.mean().item()) < 1e-4
     assert set(sizes) == {32 // downscale} and fake.shape == x.shape
     if downscale == 2:
-        method.set["downscale"] = 1
+        method.config["downscale"] = 1
         whole, _ = method.encode(batch, draws(5))
         torch.testing.assert_close(x, F.avg_pool2d(whole, 2))
 
@@ -200,7 +200,7 @@ def test_the_discriminators_turn_hands_no_gradient_to_the_others(name):
     method = make(name)
     method.requires_grad_(True)
     minimised(method.losses("discriminator", batch_for(method), draws())).backward()
-    own = {id(p) for p in method.players()["discriminator"]}
+    own = {id(p) for p in method.parameter_groups()["discriminator"]}
     for key, p in method.named_parameters():
         assert (p.grad is None) == (id(p) not in own), key
 
@@ -208,12 +208,12 @@ def test_the_discriminators_turn_hands_no_gradient_to_the_others(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_generators_turn_leaves_the_discriminator_but_for_one_power_iteration(name):
     method = make(name)
-    players = {player: list(ps) for player, ps in method.players().items()}
+    parameter_groups = {group: list(ps) for group, ps in method.parameter_groups().items()}
     before = copy.deepcopy(method.state_dict())
-    only(method, players["generator"])
+    only(method, parameter_groups["generator"])
     minimised(method.losses("generator", batch_for(method), draws())).backward()
-    torch.optim.Adam(players["generator"], 1e-3).step()
-    assert all(p.grad is None for p in players["discriminator"])
+    torch.optim.Adam(parameter_groups["generator"], 1e-3).step()
+    assert all(p.grad is None for p in parameter_groups["discriminator"])
     judge = "judge." if name == "bigbigan" else "trunk."
     moved = {key for key, value in method.state_dict().items() if not torch.equal(value, before[key])}
     mine = {key for key in moved if not key.startswith("generator.")}
@@ -227,9 +227,9 @@ def test_a_generators_turn_leaves_the_discriminator_but_for_one_power_iteration(
 
 def learnt(method, batch, steps, seed):
     """The discriminator's figures after so many turns of its own."""
-    players = method.players()
-    only(method, players["discriminator"])
-    adam = torch.optim.Adam(players["discriminator"], 2e-3, betas=(0.0, 0.999))
+    parameter_groups = method.parameter_groups()
+    only(method, parameter_groups["discriminator"])
+    adam = torch.optim.Adam(parameter_groups["discriminator"], 2e-3, betas=(0.0, 0.999))
     for step in range(steps):
         adam.zero_grad()
         found = method.losses("discriminator", batch, draws(seed(step)))
@@ -281,9 +281,9 @@ def test_what_is_shown_is_the_average_of_the_generators(name):
     for key, b in method.average.network.named_buffers():
         assert torch.equal(b, method.generator.get_buffer(key))
     with torch.no_grad():
-        shown = method.eval().pictures()
+        shown = method.eval().samples()
     assert shown.shape == (64, 3, 32, 32) and shown.abs().max() <= 1 and shown.std(0).max() > 0.01
-    assert torch.equal(method.pictures(), shown)
+    assert torch.equal(method.samples(), shown)
 
 
 @pytest.mark.parametrize("name", PAIR)
@@ -295,7 +295,7 @@ def test_the_trunk_that_is_kept_is_plain_and_has_the_same_features(name):
     with torch.no_grad():
         want = method.represent(x)
         assert norms(method.trunk)
-        method.settle()
+        method.finalize()
         torch.testing.assert_close(method.represent(x), want, rtol=1e-5, atol=1e-5)
         plain = table.build("biggan-small", 3)
         assert not norms(method.trunk) and plain.state_dict().keys() == method.trunk.state_dict().keys()

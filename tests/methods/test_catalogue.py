@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from vtabflow import catalogue
 from vtabflow.errors import UserError
+from vtabflow.planning import catalogue
 
 COMMON = {
     "steps",
@@ -135,7 +135,7 @@ def test_inheritance_within_a_file_and_between_files(tmp_path):
         found["two"].settings == {"x": 1} and found["two"].streams == {"a": "subset"} and found["two"].display == "One"
     )
     assert found["three"].settings == {"y": 2} and found["three"].streams == {"a": "subset"}
-    assert found["three"].module == "vtabflow.methods.three" and found["three"].turns == ("main",)
+    assert found["three"].module == "vtabflow.methods.three" and found["three"].update_order == ("main",)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 import torch
 from method_place import batch_for, draws, make, minimised, train
 
-from vtabflow import ranks
 from vtabflow.errors import UserError
-from vtabflow.methods.draws import Draws
-from vtabflow.networks import table
+from vtabflow.methods.batch_rng import BatchRNG
+from vtabflow.networks import registry as table
+from vtabflow.runtime import distributed
 
 pytest.importorskip("lightly")
 
@@ -33,7 +33,7 @@ def waves(n, size=32, seed=0):
 
 def halves(method, images, seed=0):
     """Each of two processes' images and draws."""
-    return [({"images": (half, None)}, Draws(generator(seed), rank, 2)) for rank, half in enumerate(images.chunk(2))]
+    return [({"images": (half, None)}, BatchRNG(generator(seed), rank, 2)) for rank, half in enumerate(images.chunk(2))]
 
 
 # SimCLR
@@ -73,11 +73,11 @@ def test_simclr_contrasts_with_the_images_of_all_processes(monkeypatch):
     whole = method.losses("main", {"images": (images, None)}, draws())["contrast"]
     parts = [[], []]
     for (batch, own), seen in zip(halves(method, images), parts, strict=True):
-        monkeypatch.setattr(ranks, "gathered", lambda x, seen=seen: seen.append(x) or x)
+        monkeypatch.setattr(distributed, "gathered", lambda x, seen=seen: seen.append(x) or x)
         method.losses("main", batch, own)
     for batch, own in halves(method, images):
         gathered = iter([torch.cat([parts[0][view], parts[1][view]]) for view in (0, 1)])
-        monkeypatch.setattr(ranks, "gathered", lambda x, gathered=gathered: next(gathered))
+        monkeypatch.setattr(distributed, "gathered", lambda x, gathered=gathered: next(gathered))
         assert method.losses("main", batch, own)["contrast"].item() == pytest.approx(whole.item(), abs=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_the_average_takes_no_gradient(name, average):
     minimised(method.losses("main", batch_for(method), draws())).backward()
     copies = list(getattr(method, average).parameters())
     assert all(p.grad is None and not p.requires_grad for p in copies)
-    assert not {id(p) for p in copies} & {id(p) for p in method.players()["main"]}
+    assert not {id(p) for p in copies} & {id(p) for p in method.parameter_groups()["main"]}
 
 
 def test_byol_learns_a_batch_by_heart_without_collapse():
@@ -237,7 +237,7 @@ def test_dino_leaves_the_teachers_trunk():
     x = pictures()
     with torch.no_grad():
         student, teacher = method.trunk(x), method.teacher.network[0](x)
-        method.settle()
+        method.finalize()
         assert torch.equal(method.trunk(x), teacher) and not torch.equal(student, teacher)
 
 
@@ -342,7 +342,7 @@ def test_positions_are_not_learnt():
     before = [p.clone() for p in fixed]
     train(method, 2, 1e-2)
     assert all(torch.equal(p, kept) for p, kept in zip(fixed, before, strict=True))
-    assert all(p is not q for p in fixed for q in method.players()["main"])
+    assert all(p is not q for p in fixed for q in method.parameter_groups()["main"])
 
 
 def test_two_processes_train_mae_as_one_does():

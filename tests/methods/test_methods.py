@@ -4,9 +4,9 @@ import pytest
 import torch
 from method_place import BATCH, TRAINED, batch_for, draws, make, minimised, train
 
-from vtabflow import catalogue
 from vtabflow.errors import UserError
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
+from vtabflow.planning import catalogue
 
 SIZES_OF_LAYERS = ("latent", "channels", "embedding", "hidden", "prototypes")
 
@@ -16,27 +16,27 @@ def test_gradients_reach_every_parameter_of_the_player_and_no_other(name):
     """After a few steps: a zero head hands no gradient on at the first."""
     method = make(name)
     train(method, 3, 1e-3)
-    players = method.players()
-    for player, parameters in ((name, list(ps)) for name, ps in players.items()):
+    parameter_groups = method.parameter_groups()
+    for group, parameters in ((name, list(ps)) for name, ps in parameter_groups.items()):
         method.requires_grad_(False)
         method.zero_grad()
         for p in parameters:
             p.requires_grad_(True)
-        minimised(method.losses(player, batch_for(method), draws(9))).backward()
+        minimised(method.losses(group, batch_for(method), draws(9))).backward()
         own = {id(p) for p in parameters}
         for key, p in method.named_parameters():
             if id(p) in own:
-                assert p.grad is not None and p.grad.abs().max() > 0, f"{player} does not reach {key}"
+                assert p.grad is not None and p.grad.abs().max() > 0, f"{group} does not reach {key}"
             else:
-                assert p.grad is None, f"{player} reaches {key}"
+                assert p.grad is None, f"{group} reaches {key}"
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_player_moves_weights_of_its_own(name):
     method = make(name)
-    players = {player: [id(p) for p in ps] for player, ps in method.players().items()}
-    assert set(players) == set(method.turns)
-    everything = [i for ids in players.values() for i in ids]
+    parameter_groups = {group: [id(p) for p in ps] for group, ps in method.parameter_groups().items()}
+    assert set(parameter_groups) == set(method.update_order)
+    everything = [i for ids in parameter_groups.values() for i in ids]
     assert len(everything) == len(set(everything)), "no parameter belongs to two players"
 
 
@@ -44,10 +44,10 @@ def test_every_player_moves_weights_of_its_own(name):
 def test_methods_without_labels_ignore_them(name):
     method = make(name)
     images, _ = batch_for(method)["images"]
-    for player in method.turns:
+    for group in method.update_order:
         method.eval()
         values = [
-            minimised(method.losses(player, {"images": (images, labels)}, draws(0))).item()
+            minimised(method.losses(group, {"images": (images, labels)}, draws(0))).item()
             for labels in (None, torch.full((BATCH,), 10**6))
         ]
         assert values[0] == values[1]
@@ -66,20 +66,20 @@ def test_losses_are_a_function_of_the_draws(name):
     method.requires_grad_(True)
     method.eval()
     batch = batch_for(method)
-    for player in method.turns:
+    for group in method.update_order:
         torch.manual_seed(0)
-        first = minimised(method.losses(player, batch, draws(4))).item()
+        first = minimised(method.losses(group, batch, draws(4))).item()
         torch.manual_seed(1)
-        assert first == minimised(method.losses(player, batch, draws(4))).item()
-        assert first != minimised(method.losses(player, batch, draws(5))).item()
+        assert first == minimised(method.losses(group, batch, draws(4))).item()
+        assert first != minimised(method.losses(group, batch, draws(5))).item()
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_bfloat16_autocast_leaves_losses_in_float32(name):
     method = make(name)
-    for player in method.turns:
+    for group in method.update_order:
         with torch.autocast("cpu", torch.bfloat16):
-            losses = method.losses(player, batch_for(method), draws(0))
+            losses = method.losses(group, batch_for(method), draws(0))
         assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
 
 
@@ -90,20 +90,20 @@ def test_losses_are_finite_at_both_ends_of_every_range(name):
     for setting, ends in info.ranges.items():
         for value in ends[:1] if setting in SIZES_OF_LAYERS else ends:
             made = make(name, **{setting: type(info.settings[setting])(value)})
-            for player in made.turns:
-                found = made.losses(player, batch_for(made), draws(0))
+            for group in made.update_order:
+                found = made.losses(group, batch_for(made), draws(0))
                 assert all(loss.isfinite() for loss in found.values()), (setting, value)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "normal", "integers"])
 def test_two_processes_draw_the_rows_of_one(kind):
     def numbers(n, *process):
-        made = Draws(torch.Generator().manual_seed(3), *process)
+        made = BatchRNG(torch.Generator().manual_seed(3), *process)
         return getattr(made, kind)((n, 2), *([1000] if kind == "integers" else []))
 
     assert torch.equal(torch.cat([numbers(3, 0, 2), numbers(3, 1, 2)]), numbers(6))
 
 
 def test_shared_draws_are_the_same_on_all_processes():
-    one, other = (Draws(torch.Generator().manual_seed(3), rank, 2).shared(100, 8) for rank in (0, 1))
+    one, other = (BatchRNG(torch.Generator().manual_seed(3), rank, 2).shared(100, 8) for rank in (0, 1))
     assert torch.equal(one, other) and len(set(one.tolist())) == 8

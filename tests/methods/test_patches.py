@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from method_place import BATCH, SIZE, batch_for, draws, make, minimised, train, turns
 from torch import nn
 
-from vtabflow import catalogue
 from vtabflow.methods import patches
 from vtabflow.methods.augment import standardise, to_float, to_gray
 from vtabflow.methods.jigsaw import far_apart
+from vtabflow.planning import catalogue
 
 NAMES = ("relative-patch-location", "jigsaw")
 CHANCE = 1 / 9
@@ -302,7 +302,7 @@ def noise(n, seed):
 
 
 def learn(method, pictures, steps, n=64):
-    optimisers = {name: torch.optim.Adam(list(ps), 3e-3) for name, ps in method.players().items()}
+    optimisers = {name: torch.optim.Adam(list(ps), 3e-3) for name, ps in method.parameter_groups().items()}
     for step in range(steps):
         turns(method, optimisers, pictures(n, step), step, step)
 

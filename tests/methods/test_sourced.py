@@ -5,8 +5,8 @@ published ones of their own.
 
 import pytest
 
-from vtabflow import catalogue
-from vtabflow.settings import Pretrain
+from vtabflow.planning import catalogue
+from vtabflow.planning.settings import Pretrain
 
 USUAL = {"optimiser": "sgd", "learning_rate": 0.1, "weight_decay": 1e-4}  # 2.3; the rate is that for 256 images
 PATCHES = {"embedding": 1000, "hidden": 4096, "dropout": 0.5, "gray": 0.66}  # M9: to_gray and the head of RSSL
@@ -86,7 +86,7 @@ SOURCED = {
 @pytest.mark.parametrize("method", SOURCED)
 def test_published_numbers_are_the_defaults(method):
     info, want = catalogue.info(method), SOURCED[method]
-    assert info.turns == want["turns"]
+    assert info.update_order == want["turns"]
     common = {**Pretrain().model_dump(), **info.defaults}
     assert {name: common[name] for name in want["defaults"]} == want["defaults"]
     assert {name: info.settings[name] for name in want["settings"]} == want["settings"]

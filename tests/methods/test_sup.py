@@ -6,7 +6,7 @@ import pytest
 import torch
 from method_place import CLASSES, batch_for, draws, make, train
 
-from vtabflow import catalogue
+from vtabflow.planning import catalogue
 
 
 @pytest.mark.parametrize("name", ["sup-100", "sup-10"])

@@ -6,7 +6,7 @@ import torchvision.transforms.v2.functional as reference
 from method_place import batch_for, draws, make
 
 from vtabflow.methods import views
-from vtabflow.networks import table
+from vtabflow.networks import registry as table
 
 FLAT = views.View((1.0, 1.0), (0.0, 0.0, 0.0, 0.0), covered=0.0)
 

@@ -74,10 +74,10 @@ def oblong(method):
     }
 
 
-def seen_by_trunk(method, player, batch):
+def seen_by_trunk(method, group, batch):
     seen = []
     method.trunk.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
-    method.losses(player, batch, draws(3))
+    method.losses(group, batch, draws(3))
     assert len(seen) == 1
     return seen[0]
 
@@ -102,7 +102,7 @@ def test_adversarial_methods_see_the_documented_crops(name, least, aspect, flip)
     method, numbers = make(name), draws(3)
     batch = oblong(method)
     if name != "bigbigan":
-        numbers.normal((BATCH, method.set["latent"]))
+        numbers.normal((BATCH, method.config["latent"]))
     if name == "cond-biggan":
         numbers.integers((BATCH,), CLASSES)
     want = cut(to_float(batch["images"][0]), numbers, least, aspect, flip)

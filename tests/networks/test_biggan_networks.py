@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vtabflow.errors import UserError
-from vtabflow.networks import table
+from vtabflow.networks import registry as table
 from vtabflow.networks.biggan import Attention, Discriminator, Generator, ModulatedNorm, orthogonal
 from vtabflow.networks.spectral import Spectral, fold, spectral
 

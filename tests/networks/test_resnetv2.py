@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vtabflow.errors import UserError
-from vtabflow.networks import table
+from vtabflow.networks import registry as table
 from vtabflow.networks.decoder import Decoder
 from vtabflow.networks.resnetv2 import ResNetV2, Unit
 
@@ -127,7 +127,7 @@ def test_unknown_network_is_refused_with_the_nearest():
 
 
 def test_the_table_imports_no_torch():
-    code = "import sys, vtabflow.networks.table; sys.exit('torch' in sys.modules)"
+    code = "import sys, vtabflow.networks.registry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

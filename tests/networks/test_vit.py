@@ -5,7 +5,7 @@ import timm
 import torch
 
 from vtabflow.errors import UserError
-from vtabflow.networks import table
+from vtabflow.networks import registry as table
 from vtabflow.networks.vit import ViT
 
 

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from vtabflow.prepare import lossy
+from vtabflow.data import lossy
 
 
 def natural(rng: np.random.Generator, count: int, size: int, channels: int) -> np.ndarray:

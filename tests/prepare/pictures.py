@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vtabflow.prepare import folder, store
+from vtabflow.prepare import store
+from vtabflow.prepare.folders import source as folder
 
 RNG = np.random.default_rng(0)
 

@@ -17,9 +17,9 @@ import pytest
 from served import Host, serving
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare import acquire, archives, download
-from vtabflow.prepare.archives import Archive
-from vtabflow.prepare.datasets import DATASETS
+from vtabflow.prepare.tfds import acquire, archives, download
+from vtabflow.prepare.tfds.archives import Archive
+from vtabflow.prepare.tfds.datasets import DATASETS
 
 CIFAR = DATASETS["cifar100"]
 DATA = np.random.default_rng(0).bytes(3_000_000)

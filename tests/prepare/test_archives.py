@@ -5,15 +5,15 @@ import hashlib
 
 import pytest
 
-from vtabflow.prepare import archives
-from vtabflow.prepare.datasets import DATASETS
+from vtabflow.prepare.tfds import archives
+from vtabflow.prepare.tfds.datasets import DATASETS
 
 
 def test_the_table_is_what_the_builders_ask_for(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     from tensorflow_datasets.core.download.resource import get_dl_fname
 
-    class Recorded(Exception):
+    class CUDAGraphStep(Exception):
         pass
 
     class Recorder:
@@ -27,7 +27,7 @@ def test_the_table_is_what_the_builders_ask_for(tmp_path):
         def download(self, given):
             values = given.values() if isinstance(given, dict) else given if isinstance(given, list) else [given]
             self.urls += [value if isinstance(value, str) else value.url for value in values]
-            raise Recorded
+            raise CUDAGraphStep
 
         download_and_extract = download
 
@@ -47,7 +47,7 @@ def test_the_table_is_what_the_builders_ask_for(tmp_path):
         if name in DATASETS:
             assert str(builder.version) == DATASETS[name].version
         recorder = Recorder()
-        with contextlib.suppress(Recorded):
+        with contextlib.suppress(CUDAGraphStep):
             list(builder._split_generators(recorder))
         table = archives.ARCHIVES[name]
         assert sorted(recorder.urls) == sorted(archive.url for archive in table), name

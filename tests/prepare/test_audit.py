@@ -10,9 +10,11 @@ import pytest
 from lossy_rates import KINDS, QUALITIES, SIZES, flat, jpeg, natural
 from pictures import classes_of, encoded, lay, made, spec_for
 
-from vtabflow.files import read_json, sha256, write_json
-from vtabflow.prepare import audit, imagenet, lossy, store
-from vtabflow.prepare.datasets import DATASETS
+from vtabflow.data import audit, lossy
+from vtabflow.prepare import store
+from vtabflow.prepare.imagenet import source as imagenet
+from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.runtime.files import read_json, sha256, write_json
 
 RNG = np.random.default_rng(0)
 

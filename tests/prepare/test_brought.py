@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from vtabflow.errors import UserError
-from vtabflow.prepare import acquire, by_hand
-from vtabflow.prepare.datasets import DATASETS
+from vtabflow.prepare.tfds import acquire
+from vtabflow.prepare.tfds import manual as by_hand
+from vtabflow.prepare.tfds.datasets import DATASETS
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_records_of_a_version_that_cannot_be_read_are_none(places):
 
 
 def test_imagenet_records_are_those_that_prepare_reads(places):
-    from vtabflow.prepare.imagenet import DATASET
+    from vtabflow.prepare.imagenet.source import DATASET
 
     assert (DATASET.version, *DATASET.readable) == by_hand.IMAGENET_VERSIONS
     lay(Path(places["tfds"]), "imagenet2012/3.0.0/dataset_info.json", "imagenet2012/2.0.1/dataset_info.json")

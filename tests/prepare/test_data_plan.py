@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtabflow.prepare import acquire, archives, by_hand, data_plan, store
-from vtabflow.prepare.datasets import DATASETS
+from vtabflow.data import plan as data_plan
+from vtabflow.prepare import store
+from vtabflow.prepare.tfds import acquire, archives
+from vtabflow.prepare.tfds import manual as by_hand
+from vtabflow.prepare.tfds.datasets import DATASETS
 
 TASKS = {
     "cifar100": {"cifar100": 100},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from served import serving
 
-from vtabflow.prepare import download
+from vtabflow.prepare.tfds import download
 
 DATA = np.random.default_rng(0).bytes(200_000)
 
@@ -34,7 +34,7 @@ def test_a_server_that_never_gets_further_is_given_up(host, tmp_path):
     """Without ranges each attempt starts over, and what an attempt before had reached is nothing new."""
     host.ranges = False
     host.faults["/file"] = [0.6, 0.3] * 10
-    with pytest.raises(download.Dead, match="broke off after .*, 4 times"):
+    with pytest.raises(download.DownloadError, match="broke off after .*, 4 times"):
         brought(host.url("/file"), tmp_path / "part")
     assert len(host.asked) == 1 + 4
 
@@ -71,7 +71,7 @@ def test_a_server_says_when_to_come_again(host, tmp_path, monkeypatch):
 )
 def test_an_address_that_gives_no_file_is_dead(tmp_path, address, said):
     (tmp_path / "file").write_bytes(DATA)
-    with pytest.raises(download.Dead, match=said):
+    with pytest.raises(download.DownloadError, match=said):
         brought(address.replace("FOLDER", str(tmp_path)), tmp_path / "part")
 
 
@@ -79,5 +79,5 @@ def test_an_address_that_gives_no_file_is_dead(tmp_path, address, said):
 def test_a_file_without_permission_is_dead(tmp_path):
     (tmp_path / "file").write_bytes(DATA)
     (tmp_path / "file").chmod(0)
-    with pytest.raises(download.Dead, match="cannot be read .*Permission denied"):
+    with pytest.raises(download.DownloadError, match="cannot be read .*Permission denied"):
         brought(f"file://{tmp_path}/file", tmp_path / "part")

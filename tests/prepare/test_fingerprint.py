@@ -9,8 +9,8 @@ from collections import Counter
 
 from pictures import classes_of, encoded, given_splits, lay, made, noise, zipped
 
-from vtabflow.prepare import fingerprint
-from vtabflow.prepare.fingerprint import identity, listing, scan
+from vtabflow.prepare.folders import fingerprint
+from vtabflow.prepare.folders.fingerprint import identity, listing, scan
 
 
 def test_folder_and_zip_are_the_same_wherever_they_lie(tmp_path):

@@ -10,8 +10,9 @@ from pictures import BROKEN, classes_of, encoded, given_splits, lay, made, noise
 from PIL import Image
 
 from vtabflow.errors import UserError
-from vtabflow.prepare import folder, store
-from vtabflow.prepare.fingerprint import identity
+from vtabflow.prepare import store
+from vtabflow.prepare.folders import source as folder
+from vtabflow.prepare.folders.fingerprint import identity
 
 
 def test_skipped_files_are_named_with_the_reason(tmp_path):

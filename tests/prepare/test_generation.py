@@ -19,9 +19,12 @@ from tfds_folders import spec_for
 from miniatures import diabetic_retinopathy, kitti
 from miniatures.place import Places
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare import generation, imagenet, records, step, tfds
-from vtabflow.prepare.datasets import DATASETS
-from vtabflow.prepare.generation import MatImages, load_json
+from vtabflow.prepare import step
+from vtabflow.prepare.imagenet import source as imagenet
+from vtabflow.prepare.tfds import generation, records
+from vtabflow.prepare.tfds import source as tfds
+from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.generation import MatImages, load_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),

@@ -17,10 +17,11 @@ from miniatures import imagenet2012 as miniature
 from miniatures.pictures import decoded, drawn, encoded, jpeg
 from miniatures.place import Places, hash_order
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import read_json
-from vtabflow.prepare import imagenet, packed
+from vtabflow.prepare.imagenet import packed_store as packed
+from vtabflow.prepare.imagenet import source as imagenet
 from vtabflow.prepare.store import open_store
-from vtabflow.pretrain import packed as drawn_from
+from vtabflow.pretrain import image_loader as drawn_from
+from vtabflow.runtime.files import read_json
 
 CLASSES = len(miniature.WNIDS)
 
@@ -317,8 +318,9 @@ def test_interrupted_packing_leaves_nothing_and_the_next_goes_well(tmp_path, sma
 ALONE = """
 import json, resource, sys
 import torchvision
-from vtabflow.prepare import imagenet, store
-from vtabflow.pretrain import packed as drawn_from
+from vtabflow.prepare.imagenet import source as imagenet
+from vtabflow.prepare import store
+from vtabflow.pretrain import image_loader as drawn_from
 spec = json.loads(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 imagenet.make(spec)

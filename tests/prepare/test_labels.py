@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vtabflow.prepare.datasets import DATASETS
-from vtabflow.prepare.labels import FEATURES, RULES, last_below
-from vtabflow.prepare.tasks import VTAB, VTAB_IDS
+from vtabflow.planning.tasks import VTAB, VTAB_IDS
+from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.labels import FEATURES, RULES, last_below
 
 
 def scene(*depths):

@@ -14,8 +14,10 @@ from tfds_folders import spec_for, write_folder
 from miniatures.pictures import drawn
 from miniatures.place import Places
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare import records, step, store, tfds
-from vtabflow.prepare.datasets import DATASETS
+from vtabflow.prepare import step, store
+from vtabflow.prepare.tfds import records
+from vtabflow.prepare.tfds import source as tfds
+from vtabflow.prepare.tfds.datasets import DATASETS
 
 
 def of_old(folder: Path) -> None:

@@ -7,9 +7,9 @@ import yaml
 from PIL import Image
 
 from vtabflow.errors import UserError
-from vtabflow.keys import plan
-from vtabflow.settings import Imagenet, Prepare, Subset
-from vtabflow.study import Study, load
+from vtabflow.planning.keys import plan
+from vtabflow.planning.settings import Imagenet, Prepare, Subset
+from vtabflow.planning.study import Study, load
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from pictures import classes_of, given_splits, lay, spec_for
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import seed_of
 from vtabflow.prepare import step, store
+from vtabflow.runtime.files import seed_of
 
 SOURCE = Path(store.__file__).parents[2]
 
@@ -32,7 +32,7 @@ def drawn(rng: np.random.Generator, size: int) -> tuple[np.ndarray, dict[str, in
 @pytest.fixture
 def toy(monkeypatch) -> types.ModuleType:
     """A renderer that this file brings, in the place where renderers are looked for."""
-    module = types.ModuleType("vtabflow.prepare.procedural.toy")
+    module = types.ModuleType("vtabflow.standins.toy")
     module.__dict__.update(TASKS={"toy-count-standin": 4, "toy-side-standin": 2}, draw=drawn)
     module.__spec__ = types.SimpleNamespace(name=module.__name__)  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, module.__name__, module)

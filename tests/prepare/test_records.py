@@ -21,9 +21,10 @@ from miniatures import cifar100
 from miniatures.pictures import decoded, drawn, jpeg
 from miniatures.place import Places, hash_order
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare import generation, records, step, store
-from vtabflow.prepare.datasets import DATASETS
-from vtabflow.prepare.splits import expressions
+from vtabflow.prepare import step, store
+from vtabflow.prepare.tfds import generation, records
+from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.splits import expressions
 
 COUNTS = {"train": 120, "validation": 50, "test": 40}
 
@@ -335,8 +336,9 @@ def test_killed_in_the_middle_it_leaves_nothing_half_written(tmp_path, sign):
 HUNGRY = """
 import json, sys
 from pathlib import Path
-from vtabflow.prepare import generation, records, step
-from vtabflow.prepare.datasets import DATASETS
+from vtabflow.prepare.tfds import generation, records
+from vtabflow.prepare import step
+from vtabflow.prepare.tfds.datasets import DATASETS
 
 def peak():
     # Not getrusage, whose maximum begins with that of the process that started this one.

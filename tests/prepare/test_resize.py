@@ -181,7 +181,7 @@ def test_legacy_is_tensorflows_to_the_bit(tensorflow, height, width, size):
 def test_the_uint8_store_rounds_by_half_a_level_at_most(height, width):
     images = random_images((1, height, width, 3), seed=width)
     exact = resize(torch.from_numpy(images), 224, "legacy").numpy()
-    # As prepare/folder.py and prepare/records.py store it. A half goes up, by what HALF has above a half even where
+    # As prepare/folders/source.py and prepare/tfds/records.py store it. A half goes up, by what HALF has above a half even where
     # the value is as much below it.
     stored = (exact + HALF).clip(0, 255).astype(np.uint8)
     assert np.abs(stored - exact).max() <= 0.5 + 2**-10 and (stored == np.rint(exact)).mean() > 0.99

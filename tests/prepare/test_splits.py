@@ -2,9 +2,9 @@
 
 import pytest
 
-from vtabflow.prepare.datasets import DATASETS
-from vtabflow.prepare.splits import RULES, expressions, parts
-from vtabflow.prepare.tasks import VTAB
+from vtabflow.planning.tasks import VTAB
+from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.splits import RULES, expressions, parts
 
 # protocol.md section 1.2, the table as it stands: train, val, trainval, test, train800, val200, train800val200.
 GIVEN = ("train", "validation", "train+validation", "test", "train[:800]", "validation[:200]")

@@ -6,7 +6,7 @@ import importlib
 import numpy as np
 import pytest
 
-from vtabflow.files import seed_of
+from vtabflow.runtime.files import seed_of
 
 # Module -> (task, classes, SHA-256 of examples 0 to 3 of the train part at 32 px). A new digest means other pictures:
 # every result that was made from the old ones is then of another study.
@@ -24,7 +24,7 @@ NAMES = sorted(MODULES)
 
 
 def examples(name: str, count: int, size: int, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    draw, task = importlib.import_module(f"vtabflow.prepare.procedural.{name}").draw, MODULES[name][0]
+    draw, task = importlib.import_module(f"vtabflow.standins.{name}").draw, MODULES[name][0]
     seeds = [seed_of("procedural", task, 0, split, index) for index in range(count)]
     pairs = [draw(np.random.default_rng(seed), size) for seed in seeds]
     return np.stack([image for image, _ in pairs]), np.array([labels[task] for _, labels in pairs])
@@ -37,7 +37,7 @@ def drawn() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_declares_its_task(name):
-    module = importlib.import_module(f"vtabflow.prepare.procedural.{name}")
+    module = importlib.import_module(f"vtabflow.standins.{name}")
     assert {MODULES[name][0]: MODULES[name][1]} == module.TASKS
 
 
@@ -107,7 +107,7 @@ def test_mean_colour_does_not_give_the_class(drawn, name):
 
 
 def test_upstream_shares_no_class_with_a_task():
-    from vtabflow.prepare.procedural import caltech101, cifar100, dtd, flowers, pets, sun397, upstream
+    from vtabflow.standins import caltech101, cifar100, dtd, flowers, pets, sun397, upstream
 
     def names(*groups) -> set[str]:
         return {getattr(item, "__name__", item).rstrip("s") for group in groups for item in group}

@@ -8,7 +8,7 @@ import importlib
 import numpy as np
 import pytest
 
-from vtabflow.prepare.procedural import (
+from vtabflow.standins import (
     aerial,
     clevr,
     dmlab,
@@ -56,7 +56,7 @@ SHARES = {
 
 
 def module(name):
-    return importlib.import_module(f"vtabflow.prepare.procedural.{name}")
+    return importlib.import_module(f"vtabflow.standins.{name}")
 
 
 def rng(seed):

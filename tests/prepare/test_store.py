@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import sha256
 from vtabflow.prepare import store
+from vtabflow.runtime.files import sha256
 
 COUNTS = {"train": 13, "val": 5, "test": 7}
 
@@ -97,7 +97,7 @@ def test_an_empty_split(tmp_path):
 
 def test_filling_in_place_and_keeping_fewer(tmp_path):
     spec, given = spec_in(tmp_path), content()
-    with store.making(spec) as new:
+    with store.create_store(spec) as new:
         for split, array in given["arrays"].items():
             room = new.images(split, (1234, 6, 4, 3))
             room[: len(array)] = array

@@ -21,10 +21,10 @@ import pytest
 
 from miniatures import real
 from miniatures.place import Example, Places, Truth, hash_order
+from vtabflow.planning.tasks import VTAB
 from vtabflow.prepare import step, store
-from vtabflow.prepare.datasets import DATASETS
-from vtabflow.prepare.splits import expressions
-from vtabflow.prepare.tasks import VTAB
+from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.splits import expressions
 
 TESTS = Path(__file__).parents[1]
 HERE = [name for name in DATASETS if (TESTS / "miniatures" / f"{name.replace('-', '_')}.py").exists()]

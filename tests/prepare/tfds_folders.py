@@ -8,8 +8,8 @@ import numpy as np
 
 from miniatures.pictures import drawn, jpeg
 from miniatures.place import Places
-from vtabflow.prepare.datasets import DATASETS
-from vtabflow.prepare.tasks import VTAB
+from vtabflow.planning.tasks import VTAB
+from vtabflow.prepare.tfds.datasets import DATASETS
 
 Keyed = Iterable[tuple[Any, dict[str, Any]]]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from method_place import SMALL
 
-from vtabflow import catalogue
+from vtabflow.planning import catalogue
 from vtabflow.prepare import store
 
 SIZE, CLASSES = 32, 4

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vtabflow import ranks
 from vtabflow.pretrain import loop, step
+from vtabflow.runtime import distributed
 
 
 def forward(self, x):
     axes, shape = [0, *range(2, x.dim())], [1, -1] + [1] * (x.dim() - 2)
     if self.training:
-        rows = ranks.gathered(x)
+        rows = distributed.gathered(x)
         mean, variance, n = rows.mean(axes), rows.var(axes, correction=0), rows.numel() // rows.shape[1]
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from method_place import TRAINED
 
-from vtabflow import catalogue
-from vtabflow.networks import table
+from vtabflow.networks import registry as table
+from vtabflow.planning import catalogue
 from vtabflow.prepare.store import open_store
 from vtabflow.pretrain import loop
 from vtabflow.pretrain.upstream import Upstream
@@ -53,7 +53,7 @@ def test_interrupted_and_whole_runs_end_with_the_same_bits(make_spec, tmp_path, 
 
 def assert_torn_is_whole(spec, folder, device):
     whole, _ = trained(spec, folder / "whole", device=device)
-    turns = len(catalogue.info(spec["method"]).turns)
+    turns = len(catalogue.info(spec["method"]).update_order)
     assert trained(spec, folder / "torn", 5 * turns, device) is None
     torn, outcome = trained(spec, folder / "torn", device=device)
     assert outcome.resumed == 1 and outcome.steps == STEPS
@@ -84,7 +84,7 @@ def test_compiled_runs_have_the_losses_of_plain_ones(make_spec, tmp_path, monkey
     assert (plain[0] - plain[-1]).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if len(catalogue.info(name).turns) > 1])
+@pytest.mark.parametrize("name", [name for name in TRAINED if len(catalogue.info(name).update_order) > 1])
 def test_a_diverging_adversary_is_stopped_with_its_last_good_weights(make_spec, tmp_path, monkeypatch, capsys, name):
     """One player's rate is raised at step 4 until its weights run away; nothing need be infinite for that."""
     monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")

@@ -10,16 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from vtabflow import catalogue
 from vtabflow.errors import UserError
-from vtabflow.files import read_json, sha256
-from vtabflow.networks import table
-from vtabflow.prepare import imagenet, store
+from vtabflow.networks import registry as table
+from vtabflow.planning import catalogue
+from vtabflow.prepare import store
+from vtabflow.prepare.imagenet import source as imagenet
 from vtabflow.prepare.resize import resize
 from vtabflow.prepare.store import HALF
-from vtabflow.pretrain import loop, packed, step
+from vtabflow.pretrain import image_loader as packed
+from vtabflow.pretrain import loop, step
 from vtabflow.pretrain.probe import probe
 from vtabflow.pretrain.upstream import Upstream
+from vtabflow.runtime.files import read_json, sha256
 
 SIZE, CLASSES, EACH = 32, 4, 90
 COUNT = CLASSES * EACH * 984 // 1024  # of train
@@ -191,7 +193,7 @@ def test_rows_are_the_same_bits_however_they_are_asked_for(stores, monkeypatch):
         assert np.array_equal(images[np.arange(COUNT) == 17][0], want[2])
         assert torch.equal(images.on(rows, torch.device("cpu")), torch.from_numpy(want))
         planes = [torch.from_numpy(packed.decode(whole_file(row))).permute(2, 0, 1).contiguous() for row in rows]
-        assert np.array_equal(packed.fitted_together(planes, size).numpy(), want)
+        assert np.array_equal(packed.resize_batch(planes, size).numpy(), want)
     # What a GPU does with images that its decoder leaves to the CPU.
     monkeypatch.setattr(packed, "decodes", lambda device: False)
     every, drawn_together = np.arange(COUNT), torch.empty(COUNT, 75, 75, 3, dtype=torch.uint8)

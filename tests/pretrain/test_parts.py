@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from vtabflow.errors import UserError
-from vtabflow.files import digest, sha256
-from vtabflow.networks import table
+from vtabflow.networks import registry as table
 from vtabflow.prepare.store import open_store
 from vtabflow.pretrain import checkpoint
 from vtabflow.pretrain.loop import schedule
 from vtabflow.pretrain.optimisers import optimiser
 from vtabflow.pretrain.probe import fit, probe
 from vtabflow.pretrain.upstream import Order, Upstream, listed, subset
+from vtabflow.runtime.files import digest, sha256
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vtabflow.files import read_json
+from vtabflow.runtime.files import read_json
 
 # What the command does once it has leased so many GPUs.
 TOGETHER = "from vtabflow import cli; cli.start_together({})"

@@ -15,15 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vtabflow import catalogue
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import digest, read_json
 from vtabflow.finetune.encoder import start_of
 from vtabflow.methods.base import Method
-from vtabflow.networks import table
+from vtabflow.networks import registry as table
+from vtabflow.planning import catalogue
 from vtabflow.prepare.store import open_store
 from vtabflow.pretrain import loop, step
 from vtabflow.pretrain.upstream import Upstream
+from vtabflow.runtime.files import digest, read_json
 
 
 def card(spec):
@@ -243,7 +243,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(make_spec, method):
     # One process imports torch (and dynamo, which the first optimiser needs) and the others are forked from it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vtabflow.pretrain.loop", "safetensors.torch", "torch._dynamo"])
-    rng, kills, turns = random.Random(0), 0, len(catalogue.info(method).turns)
+    rng, kills, turns = random.Random(0), 0, len(catalogue.info(method).update_order)
     for _ in range(20):
         ready = context.Event()
         job = context.Process(target=run_alone, args=(torn, rng.randint(1, 9 * turns) if kills < 5 else 0, ready))
@@ -270,24 +270,24 @@ class Duel(Method):
 
     id = "duel"
     streams = {"images": "images"}
-    turns = ("critic", "critic", "generator")
+    update_order = ("critic", "critic", "generator")
 
     def build(self):
         self.generator = torch.nn.Linear(2, 2)
         self.register_buffer("average", torch.zeros(2, 2))
         self.seen = []
 
-    def players(self):
+    def parameter_groups(self):
         return {"critic": list(self.trunk.parameters()), "generator": list(self.generator.parameters())}
 
-    def player_settings(self):
+    def group_settings(self):
         return {"generator": {"learning_rate": 0.5, "optimiser": "adam"}}
 
-    def losses(self, player, batch, generator):
+    def losses(self, group, batch, generator):
         images, labels = batch["images"]
         assert labels is None
         self.seen.append(
-            (player, images.clone(), self.generator.weight.requires_grad, self.trunk.stem.weight.requires_grad)
+            (group, images.clone(), self.generator.weight.requires_grad, self.trunk.stem.weight.requires_grad)
         )
         x = images.permute(0, 3, 1, 2).float() / 255
         return {
@@ -306,7 +306,7 @@ def test_players_take_turns_with_fresh_batches(upstream_folder, make_spec, tmp_p
     method = Duel(table.build("resnet-small", 0), 16, None, settings, 0)
     before = method.generator.weight.detach().clone()
     outcome = loop.train(method, up, settings, 0, "k", tmp_path)
-    assert [player for player, *_ in method.seen] == ["critic", "critic", "generator"] * 4
+    assert [group for group, *_ in method.seen] == ["critic", "critic", "generator"] * 4
     assert all((g, t) == ((True, False) if p == "generator" else (False, True)) for p, _, g, t in method.seen)
     assert not torch.equal(method.seen[0][1], method.seen[1][1])
     assert set(outcome.losses["end"]) == {"critic/loss", "critic/figure", "generator/loss", "generator/figure"}

@@ -2,10 +2,10 @@
 
 import torch
 
-from vtabflow import ranks
 from vtabflow.methods.triplet import batch_hard, semi_hard, squared_distances
 from vtabflow.methods.wae_mmd import mmd
 from vtabflow.methods.wae_ukl import ram_mc
+from vtabflow.runtime import distributed
 
 N, D = 12, 5
 
@@ -28,15 +28,15 @@ def gradient(rows, name):
     return layer.weight.grad, loss.item()
 
 
-ranks.join()
+distributed.join()
 x = torch.randn(N, D, generator=torch.Generator().manual_seed(0))
-own = x.chunk(2)[ranks.rank()]
+own = x.chunk(2)[distributed.rank()]
 for name in losses(x):
     want, whole = gradient(lambda layer: layer(x), name)
-    have, parts = gradient(lambda layer: ranks.gathered(layer(own)), name)
-    ranks.average([have])
+    have, parts = gradient(lambda layer: distributed.gathered(layer(own)), name)
+    distributed.average([have])
     torch.testing.assert_close(have, want, atol=1e-6, rtol=1e-5)
     assert abs(whole - parts) < 1e-5 and want.abs().max() > 1e-3, name
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         print(f"{name} agrees")
-ranks.leave()
+distributed.leave()

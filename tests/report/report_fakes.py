@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vtabflow.files import digest, write_json
+from vtabflow.runtime.files import digest, write_json
 
 METHODS = [
     {"id": "from-scratch", "display": "From-Scratch", "family": "from-scratch", "network": "resnet-small"},

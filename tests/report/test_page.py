@@ -11,9 +11,9 @@ import pytest
 from report_fakes import METHODS, TASKS, page_spec, write_score, write_scores
 
 from vtabflow.errors import UserError
-from vtabflow.files import read_json, write_json
 from vtabflow.report import figures, page, scores, step
 from vtabflow.report.stats import Results
+from vtabflow.runtime.files import read_json, write_json
 
 OWN = {"id": "birds", "display": "Birds", "group": "own", "source": "folder", "dataset": "birds", "classes": 3}
 EVIL = "</script><script>alert('x')</script><img src=x onerror=\"alert(1)\">"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from vtabflow.files import read_json
+from vtabflow.runtime.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACKED = (

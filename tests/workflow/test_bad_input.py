@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vtabflow.files import read_json
+from vtabflow.runtime.files import read_json
 
 
 def vtabflow(project, *arguments: str) -> subprocess.CompletedProcess:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from clones import copy_project, planned
 
-from vtabflow.files import read_json
+from vtabflow.runtime.files import read_json
 
 
 @pytest.mark.slow

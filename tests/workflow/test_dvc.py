@@ -7,7 +7,7 @@ import pytest
 import yaml
 from clones import ROOT, Project, planned
 
-from vtabflow.study import Study
+from vtabflow.planning.study import Study
 
 
 @pytest.fixture

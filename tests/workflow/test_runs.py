@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from clones import MICRO, copy_project
 
-from vtabflow.files import read_json, write_json
+from vtabflow.runtime.files import read_json, write_json
 
 
 def test_a_study_ends_with_its_page_and_then_there_is_nothing_to_do(finished):

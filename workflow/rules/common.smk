@@ -4,9 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-from vtabflow import devices, keys
+from vtabflow.runtime import devices
+from vtabflow.planning import keys
 from vtabflow.errors import RunError, UserError
-from vtabflow.study import load
+from vtabflow.planning.study import load
 
 
 def planned():

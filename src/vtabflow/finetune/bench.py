@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtabflow.compute import machine, peak_memory, resolved, versions
-from vtabflow.finetune.data import Examples, Pictures, view_of
+from vtabflow.finetune.data import Examples, Pictures, make_preprocess
 from vtabflow.finetune.loop import Learner, between, mark
-from vtabflow.networks.table import NETWORKS, build, check
+from vtabflow.networks.registry import NETWORKS, build, check
+from vtabflow.runtime.compute import machine, peak_memory, resolved, versions
 
 ROUNDS = 5  # Bare and real take turns, so that a clock or a neighbour that changes meets both; medians count.
 
@@ -54,7 +54,7 @@ def measure(
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (examples, native or size, native or size, channels), dtype=np.uint8)
-    view = view_of(size, resize, {"low": 0.0, "high": 1.0}, device)
+    view = make_preprocess(size, resize, {"low": 0.0, "high": 1.0}, device)
     labels = torch.from_numpy(rng.integers(0, classes, examples)).to(device)
     store = Examples(Pictures([images], device), labels, view)
     schedule = learner.schedule(0.01, steps)

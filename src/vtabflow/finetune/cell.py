@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from vtabflow.compute import machine, peak_memory, resolved, versions
 from vtabflow.errors import RunError
-from vtabflow.files import write_json, write_with
 from vtabflow.finetune.data import Examples
 from vtabflow.finetune.encoder import read_card, start_of
 from vtabflow.finetune.linear import as_features, featurise
 from vtabflow.finetune.loop import Learner
 from vtabflow.finetune.progress import Progress
+from vtabflow.finetune.resources import CellResources, planned_images
 from vtabflow.finetune.step import name
 from vtabflow.finetune.sweep import Trial, order_seed, ranked, sweep
-from vtabflow.finetune.workshop import Workshop, planned_images
+from vtabflow.runtime.compute import machine, peak_memory, resolved, versions
+from vtabflow.runtime.files import write_json, write_with
 
 
-def make(cell: dict[str, Any], workshop: Workshop) -> None:
+def make(cell: dict[str, Any], workshop: CellResources) -> None:
     """Make a cell's predictions.npz and score.json, print one line, remove its scratch folder.
 
     A numeric failure (no trial with a finite loss, an encoder that failed) is recorded in score.json. UserError for a
@@ -47,7 +47,7 @@ def make(cell: dict[str, Any], workshop: Workshop) -> None:
     print(f"{name(cell)}: {_summary(score)}", flush=True)
 
 
-def score_of(cell: dict[str, Any], workshop: Workshop) -> tuple[dict[str, Any], dict[str, Any]]:
+def score_of(cell: dict[str, Any], workshop: CellResources) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of score.json and of predictions.npz (empty if the cell failed)."""
     score = _blank(cell, workshop)
     card = read_card(cell["encoder"]["folder"])
@@ -116,7 +116,7 @@ def score_of(cell: dict[str, Any], workshop: Workshop) -> tuple[dict[str, Any], 
     return _finished(score, workshop), predictions
 
 
-def _blank(cell: dict[str, Any], workshop: Workshop) -> dict[str, Any]:
+def _blank(cell: dict[str, Any], workshop: CellResources) -> dict[str, Any]:
     """The score of a cell that has failed before it began: every field is there."""
     score = {key: cell[key] for key in ("key", "method", "task", "budget", "seed", "source")}
     empty = ("reason", "selected", "accuracy", "images_per_second", "outside_network", "peak_memory_bytes")
@@ -136,7 +136,7 @@ def _blank(cell: dict[str, Any], workshop: Workshop) -> dict[str, Any]:
     }
 
 
-def _finished(score: dict[str, Any], workshop: Workshop) -> dict[str, Any]:
+def _finished(score: dict[str, Any], workshop: CellResources) -> dict[str, Any]:
     return {**score, "peak_memory_bytes": peak_memory(workshop.device)}
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtabflow.compute import room
 from vtabflow.errors import UserError
 from vtabflow.prepare.resize import resize
+from vtabflow.runtime.compute import room
 
 TRAIN_1K, VAL_1K = 800, 200  # The 1k budget: protocol.md section 1.2, train800 and val200.
 # On the CPU a copy beats the memory map only while it is small: beyond this the page cache does the same work.
@@ -109,7 +109,7 @@ def order_of(examples: int, batch: int, steps: int, seed: int) -> Tensor:
     return torch.cat([torch.randperm(examples, generator=generator) for _ in range(passes)])[: steps * batch]
 
 
-def view_of(size: int, kind: str, wanted: dict[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:
+def make_preprocess(size: int, kind: str, wanted: dict[str, Any], device: torch.device) -> Callable[[Tensor], Tensor]:
     """The function from raw images (B, H, W, C), C 1 or 3, to the input (B, 3, size, size) float32 in
     channels_last.
 

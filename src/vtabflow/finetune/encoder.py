@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vtabflow.errors import UserError
-from vtabflow.files import read_json, seed_of, sha256
-from vtabflow.networks.table import build
+from vtabflow.networks.registry import build
+from vtabflow.runtime.files import read_json, seed_of, sha256
 
 
 def read_card(folder: str) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from vtabflow.compute import autocast
 from vtabflow.finetune.data import Examples, order_of
 from vtabflow.finetune.momentum import Momentum
-from vtabflow.schedule import Schedule
+from vtabflow.runtime.compute import autocast
+from vtabflow.runtime.schedule import Schedule
 
 CHECK_EVERY = 250  # Steps between looks at the losses: each is a host synchronisation, a few ms in 250 steps of 70 ms.
 
@@ -56,7 +56,7 @@ class Learner:
         self.precision = partial(autocast, settings["precision"], device, cache=False)
         self.head = nn.Linear(features, classes, device=device)
         self.optimiser = Momentum([self.trunk, self.head], settings["momentum"], settings["weight_decay"])
-        self.recorded: Recorded | None = None
+        self.recorded: CUDAGraphStep | None = None
 
     def schedule(self, learning_rate: float, steps: int) -> Schedule:
         given = self.settings
@@ -93,7 +93,7 @@ class Learner:
             return self.step
         if self.recorded is None:
             self.begin()
-            self.recorded = Recorded(self.step, x, y)
+            self.recorded = CUDAGraphStep(self.step, x, y)
         return self.recorded
 
     def fit(
@@ -147,7 +147,7 @@ class Learner:
         return torch.cat(found).cpu() if bool(finite) else None
 
 
-class Recorded:
+class CUDAGraphStep:
     """A training step recorded as a CUDA graph: one launch instead of about a thousand.
 
     Recording takes a few real steps, so weights and optimiser must be put back afterwards (Learner.begin).

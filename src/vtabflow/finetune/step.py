@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import write_json
+from vtabflow.runtime.files import write_json
 
 
 def run(spec: dict[str, Any]) -> None:
@@ -23,9 +23,9 @@ def run(spec: dict[str, Any]) -> None:
 def make_all(cells: list[dict[str, Any]]) -> None:
     """Make the cells, grouped by images so that each set is loaded once; no result depends on the order."""
     from vtabflow.finetune.cell import make
-    from vtabflow.finetune.workshop import Workshop
+    from vtabflow.finetune.resources import CellResources
 
-    workshop = Workshop()
+    workshop = CellResources()
     # Sentences, not exceptions: an exception would keep its cell's network and batches in memory.
     failed: list[tuple[type[UserError] | type[RunError], str]] = []
     for cell in sorted(cells, key=lambda cell: (cell["store"]["folder"], cell["budget"])):

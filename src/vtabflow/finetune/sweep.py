@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from vtabflow.files import read_json, seed_of, write_json, write_with
 from vtabflow.finetune.data import Examples
 from vtabflow.finetune.loop import Learner
 from vtabflow.finetune.progress import Progress
+from vtabflow.runtime.files import read_json, seed_of, write_json, write_with
 
 
 @dataclass

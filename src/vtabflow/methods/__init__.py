@@ -1,1 +1,1 @@
-"""The ways to obtain a representation: one file for each method or close pair."""
+"""The ways to learn a representation: one file for each method or close pair."""

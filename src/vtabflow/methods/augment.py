@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 
 # Attempts at a crop that keeps enough of the image. One succeeds with probability of at least 0.85 on a square image,
 # so that all eight fail in one crop of four million; TensorFlow makes up to 100.
@@ -34,7 +34,7 @@ def crop_boxes(
     n: int,
     height: int,
     width: int,
-    draws: Draws,
+    rng: BatchRNG,
     area: tuple[float, float] = (0.05, 1.0),
     aspect: tuple[float, float] = (0.75, 1.33),
     covered: float = 0.1,
@@ -46,16 +46,16 @@ def crop_boxes(
     fits; drawn again while the box covers less than `covered` of the image; position uniform. So the least area is
     max(area[0], covered), and small areas are commoner than under torchvision's RandomResizedCrop.
     """
-    ratio = draws.uniform((n, ATTEMPTS), *aspect)
+    ratio = rng.uniform((n, ATTEMPTS), *aspect)
     lowest = (area[0] * height * width / ratio).sqrt()
     highest = torch.minimum((area[1] * height * width / ratio).sqrt(), width / ratio).clamp_(max=height)
-    h = lowest + (highest - lowest).clamp_(min=0) * draws.uniform((n, ATTEMPTS), 0, 1)
+    h = lowest + (highest - lowest).clamp_(min=0) * rng.uniform((n, ATTEMPTS), 0, 1)
     h = torch.minimum(h, highest)
     enough = h * h * ratio >= covered * height * width
     first = enough.byte().argmax(1, keepdim=True)
     h = h.gather(1, first)
     w = h * ratio.gather(1, first)
-    return torch.cat([(height - h) * draws.uniform((n, 1), 0, 1), (width - w) * draws.uniform((n, 1), 0, 1), h, w], 1)
+    return torch.cat([(height - h) * rng.uniform((n, 1), 0, 1), (width - w) * rng.uniform((n, 1), 0, 1), h, w], 1)
 
 
 def crop_resize(x: Tensor, boxes: Tensor, size: int, mirror: Tensor | None = None) -> Tensor:
@@ -77,44 +77,44 @@ def crop_resize(x: Tensor, boxes: Tensor, size: int, mirror: Tensor | None = Non
     return cut.contiguous(memory_format=torch.channels_last)
 
 
-def mirrors(n: int, draws: Draws) -> Tensor:
+def mirrors(n: int, rng: BatchRNG) -> Tensor:
     """(n,) of 1 and -1, each with probability one half."""
-    return torch.where(draws.uniform((n,), 0, 1) < 0.5, -1.0, 1.0)
+    return torch.where(rng.uniform((n,), 0, 1) < 0.5, -1.0, 1.0)
 
 
 def inception_crop(
     images: Tensor,
     size: int,
-    draws: Draws,
+    rng: BatchRNG,
     area_min: float = 0.05,
     aspect: tuple[float, float] = (0.75, 1.33),
     flip: bool = True,
 ) -> Tensor:
     """A random crop (crop_boxes; area at most the whole image) resized to `size`, and a random flip."""
     x = to_float(images)
-    boxes = crop_boxes(len(x), x.shape[2], x.shape[3], draws, (area_min, 1.0), aspect)
-    return crop_resize(x, boxes, size, mirrors(len(x), draws) if flip else None)
+    boxes = crop_boxes(len(x), x.shape[2], x.shape[3], rng, (area_min, 1.0), aspect)
+    return crop_resize(x, boxes, size, mirrors(len(x), rng) if flip else None)
 
 
-def brightness_saturation(x: Tensor, draws: Draws, brightness: float = 32 / 255, saturation: float = 0.5) -> Tensor:
+def brightness_saturation(x: Tensor, rng: BatchRNG, brightness: float = 32 / 255, saturation: float = 0.5) -> Tensor:
     """Add U(-brightness, brightness), then scale the saturation of HSV by U(1 - s, 1 + s); on the [0, 1] scale,
     clipped at the end.
 
     Scaling HSV's saturation S = (V - min) / V by f, clipped at 1, draws each channel c to V - (V - c) min(f, 1 / S): no
     conversion is needed. x: (B, 3, H, W) in [-1, 1], and so is the result.
     """
-    x = (x + 1) / 2 + draws.uniform((len(x), 1, 1, 1), -brightness, brightness)
+    x = (x + 1) / 2 + rng.uniform((len(x), 1, 1, 1), -brightness, brightness)
     value = x.amax(1, keepdim=True)
     spread = value - x.amin(1, keepdim=True)
     factor = torch.minimum(
-        draws.uniform((len(x), 1, 1, 1), 1 - saturation, 1 + saturation), value / spread.clamp(min=1e-6)
+        rng.uniform((len(x), 1, 1, 1), 1 - saturation, 1 + saturation), value / spread.clamp(min=1e-6)
     )
     return (value - (value - x) * factor).clamp_(0, 1).mul_(2).sub_(1)
 
 
-def inception_preprocess(images: Tensor, size: int, draws: Draws, area_min: float = 0.05) -> Tensor:
+def inception_preprocess(images: Tensor, size: int, rng: BatchRNG, area_min: float = 0.05) -> Tensor:
     """The crop, flip and fast colour changes of S4L's inception_preprocessing.py in training."""
-    return brightness_saturation(inception_crop(images, size, draws, area_min), draws)
+    return brightness_saturation(inception_crop(images, size, rng, area_min), rng)
 
 
 def rotations(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,9 +128,9 @@ def rotations(x: Tensor) -> tuple[Tensor, Tensor]:
     return turned.contiguous(memory_format=torch.channels_last), turns
 
 
-def to_gray(x: Tensor, draws: Draws, probability: float = 0.66) -> Tensor:
+def to_gray(x: Tensor, rng: BatchRNG, probability: float = 0.66) -> Tensor:
     """Each image of (B, 3, H, W) with this probability as the plain mean of its channels (not luma), three times."""
-    chosen = draws.uniform((len(x), 1, 1, 1)) < probability
+    chosen = rng.uniform((len(x), 1, 1, 1)) < probability
     return torch.where(chosen, x.mean(1, keepdim=True), x)
 
 
@@ -142,13 +142,13 @@ def standardise(x: Tensor) -> Tensor:
     return (x - mean.view(-1, 1, 1, 1)) / deviation.clamp(min=floor).view(-1, 1, 1, 1)
 
 
-def hsv_noise(x: Tensor, draws: Draws) -> Tensor:
+def hsv_noise(x: Tensor, rng: BatchRNG) -> Tensor:
     """S4L's hsvnoise of (B, 3, H, W) in [-1, 1], one draw an image: hue + U(-0.1, 0.1), round and round; saturation and
     value each s^(2^U(-2, 2)) 2^U(-0.5, 0.5) + U(-0.1, 0.1), by draws of their own, clipped to [0, 1].
     """
-    shift = draws.uniform((len(x), 3, 1, 1), -0.1, 0.1)
-    power = 2 ** draws.uniform((len(x), 2, 1, 1), -2, 2)
-    gain = 2 ** draws.uniform((len(x), 2, 1, 1), -0.5, 0.5)
+    shift = rng.uniform((len(x), 3, 1, 1), -0.1, 0.1)
+    power = 2 ** rng.uniform((len(x), 2, 1, 1), -2, 2)
+    gain = 2 ** rng.uniform((len(x), 2, 1, 1), -0.5, 0.5)
     red, green, blue = ((x + 1) / 2).clamp(0, 1).split(1, 1)
     value = torch.maximum(torch.maximum(red, green), blue)
     spread = value - torch.minimum(torch.minimum(red, green), blue)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtabflow.methods.augment import crop_boxes, crop_resize, mirrors, to_float
 from vtabflow.methods.base import Batch, Head, Method
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.networks.decoder import Decoder
 from vtabflow.networks.initialise import glorot
 
@@ -33,23 +33,23 @@ class AutoEncoder(Method):
     published = True
 
     def build(self) -> None:
-        self.mean = glorot(Head(self.features, self.set["latent"]))
-        self.decoder = glorot(Decoder(self.set["latent"], self.size, self.set["channels"]))
+        self.mean = glorot(Head(self.features, self.config["latent"]))
+        self.decoder = glorot(Decoder(self.config["latent"], self.size, self.config["channels"]))
 
-    def view(self, batch: Batch, draws: Draws) -> Tensor:
+    def view(self, batch: Batch, rng: BatchRNG) -> Tensor:
         """Square crops of at least `crop_area_min`, mirrored at random: (B, 3, size, size) in [-1, 1]."""
         images = to_float(batch["images"][0])
         n, _, height, width = images.shape
-        boxes = crop_boxes(n, height, width, draws, (self.set["crop_area_min"], 1.0), (1.0, 1.0))
-        return crop_resize(images, boxes, self.size, mirrors(n, draws))
+        boxes = crop_boxes(n, height, width, rng, (self.config["crop_area_min"], 1.0), (1.0, 1.0))
+        return crop_resize(images, boxes, self.size, mirrors(n, rng))
 
     def error(self, x: Tensor, code: Tensor) -> Tensor:
         """Squared error of the decoded code, summed over pixels and channels, mean over the batch."""
         return (x - self.decoder(code).float()).square().sum((1, 2, 3)).mean()
 
-    def pictures(self) -> Tensor:
+    def samples(self) -> Tensor:
         """What the decoder makes of codes drawn from the prior N(0, I)."""
-        codes = torch.randn(PICTURES, self.set["latent"], generator=torch.Generator().manual_seed(0))
+        codes = torch.randn(PICTURES, self.config["latent"], generator=torch.Generator().manual_seed(0))
         return self.decoder(codes.to(next(self.decoder.parameters()).device))
 
 
@@ -58,14 +58,14 @@ class GaussianAutoEncoder(AutoEncoder):
 
     def build(self) -> None:
         super().build()
-        self.log_variance = Head(self.features, self.set["latent"])
+        self.log_variance = Head(self.features, self.config["latent"])
 
-    def encode(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(self, x: Tensor, rng: BatchRNG) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, log variance and a drawn code of each image, each (B, latent)."""
         features = self.represent(x)
         # Beyond these bounds exp() leaves float32's useful range; training never comes near them.
         mean, log_variance = self.mean(features), self.log_variance(features).clamp(-30, 20)
-        noise = draws.normal(mean.shape)
+        noise = rng.normal(mean.shape)
         return mean, log_variance, mean + noise * (log_variance / 2).exp()
 
 

@@ -6,7 +6,7 @@ so that listing the methods imports no torch. Adding a method is adding a file.
 Which random numbers: only those of the Draws that `losses` is handed (on the images' device, seeded anew at each turn),
 or of torch's global generator (dropout), which the loop seeds likewise. A method that keeps to this resumes to the same
 bits. Several processes may share a batch: a loss that is a mean over images needs nothing for it, one that compares
-images with each other takes the `gathered` rows (vtabflow/ranks.py).
+images with each other takes the `gathered` rows (vtabflow/runtime/distributed.py).
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtabflow.errors import UserError
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.networks.initialise import seeded
 
 # stream -> (uint8 images (B, H, W, C) with C 1 or 3, class of each image (B,) int64, or None where the stream has no
@@ -54,7 +54,7 @@ class Method(nn.Module):
     sizes: tuple[int, ...] = ()
     smallest_size: int = 1
     networks: dict[str, str] = {}
-    turns: tuple[str, ...] = ("main",)
+    update_order: tuple[str, ...] = ("main",)
     smallest_batch: int = 2
     needs: dict[str, str] = {}
     published: bool = False
@@ -69,24 +69,24 @@ class Method(nn.Module):
         self.features: int = trunk.features  # type: ignore[assignment]
         self.size = size
         self.classes = classes
-        self.set = {**type(self).settings, **settings}
+        self.config = {**type(self).settings, **settings}
         with seeded(seed):
             self.build()
 
     def build(self) -> None:
         """Make heads, decoders, critics. The random state is seeded; `glorot` starts kernels as the trunk's are."""
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         """Named scalars for this turn. The sum of those that carry a gradient is minimised; the others are recorded
         only.
         """
         raise NotImplementedError
 
-    def players(self) -> dict[str, Iterable[nn.Parameter]]:
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
         """Player -> the parameters that its turns change. By default one player, with everything that takes gradients."""
         return {"main": [p for p in self.parameters() if p.requires_grad]}
 
-    def player_settings(self) -> dict[str, dict[str, Any]]:
+    def group_settings(self) -> dict[str, dict[str, Any]]:
         """Player -> common settings in which its optimiser departs from the method's, such as {"critic":
         {"learning_rate": 5e-4}}.
         """
@@ -95,16 +95,16 @@ class Method(nn.Module):
     def after_step(self, step: int) -> None:
         """Called without gradients after each step (counted from 0): moving averages and the like, kept in buffers."""
 
-    def standardises(self) -> bool:
+    def standardizes_input(self) -> bool:
         """Whether the trunk was trained on images with mean 0 and standard deviation 1 each, and is to be fed such."""
         return False
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """Called once when the training is over, in place: leave the trunk as the plain network that is kept (such as
         kernels divided by their spectral norm).
         """
 
-    def pictures(self) -> Tensor | None:
+    def samples(self) -> Tensor | None:
         """What a method that makes pictures has to show at the end: (N, 3, H, W) in [-1, 1]; None for the others."""
         return None
 

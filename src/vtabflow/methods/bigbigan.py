@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from vtabflow.methods.augment import inception_crop
 from vtabflow.methods.base import Batch, Method
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.methods.biggan import SHOWN, hinge
-from vtabflow.methods.draws import Draws
 from vtabflow.networks.average import Average
 from vtabflow.networks.biggan import MULTIPLIERS, Discriminator, Generator, orthogonal
 from vtabflow.networks.spectral import spectral
@@ -36,14 +36,14 @@ class Judge(nn.Module):
     def __init__(self, size: int, channels: int, latent: int, width: int, blocks: int) -> None:
         super().__init__()
         # 128 px have all six blocks, 64 five, 32 four and 16 three: the last works on 4 x 4 places.
-        self.pictures = Discriminator(channels, MULTIPLIERS[: size.bit_length() - 2])
+        self.samples = Discriminator(channels, MULTIPLIERS[: size.bit_length() - 2])
         self.codes = ResidualMLP(latent, width, blocks)
-        self.pairs = ResidualMLP(self.pictures.features + width, width, blocks)
-        self.scores = nn.ModuleList(nn.Linear(n, 1) for n in (self.pictures.features, width, width))
+        self.pairs = ResidualMLP(self.samples.features + width, width, blocks)
+        self.scores = nn.ModuleList(nn.Linear(n, 1) for n in (self.samples.features, width, width))
         spectral(orthogonal(self))
 
-    def forward(self, pictures: Tensor, codes: Tensor) -> Tensor:
-        f = self.pictures(pictures.contiguous(memory_format=torch.channels_last))
+    def forward(self, samples: Tensor, codes: Tensor) -> Tensor:
+        f = self.samples(samples.contiguous(memory_format=torch.channels_last))
         with torch.autocast(f.device.type, enabled=False):
             h = self.codes(codes)
             j = self.pairs(torch.cat([f, h], 1))
@@ -100,12 +100,12 @@ class BigBiGAN(Method):
         "crop_area_min": (0.01, 1.0),
     }
     sizes = (32, 64, 128)  # of the pictures that are generated: times `downscale`
-    turns = ("discriminator", "discriminator", "generator", "encoder")
+    update_order = ("discriminator", "discriminator", "generator", "encoder")
     published = True
     reference = "Donahue and Simonyan 2019 (BigBiGAN), arXiv:1907.02544; DeepMind's TF-Hub notebook of it"
 
     def build(self) -> None:
-        s, width = self.set, 2 * self.set["hidden"]
+        s, width = self.config, 2 * self.config["hidden"]
         small = self.size // s["downscale"]
         self.generator = spectral(Generator(s["latent"], small, s["channels"]))
         self.average = Average(self.generator)
@@ -116,7 +116,7 @@ class BigBiGAN(Method):
             orthogonal(part)
         self.register_buffer("shown_noise", torch.randn(SHOWN, s["latent"]))
 
-    def players(self) -> dict[str, Iterable[nn.Parameter]]:
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
         encoder = [self.trunk, self.head, self.mean, self.spread]
         return {
             "discriminator": list(self.judge.parameters()),
@@ -124,37 +124,37 @@ class BigBiGAN(Method):
             "encoder": [p for part in encoder for p in part.parameters()],
         }
 
-    def player_settings(self) -> dict[str, dict[str, float]]:
-        return {player: {"learning_rate": self.set[f"{player}_rate"]} for player in dict.fromkeys(self.turns)}
+    def group_settings(self) -> dict[str, dict[str, float]]:
+        return {group: {"learning_rate": self.config[f"{group}_rate"]} for group in dict.fromkeys(self.update_order)}
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         n = len(batch["images"][0])
-        if player == "generator":
-            noise = draws.normal((n, self.set["latent"]))
+        if group == "generator":
+            noise = rng.normal((n, self.config["latent"]))
             return {"deception": -self.judge(self.generator(noise), noise).mean()}
-        if player == "encoder":
-            scores = self.judge(*self.encode(batch, draws))
+        if group == "encoder":
+            scores = self.judge(*self.encode(batch, rng))
             return {"deception": scores.mean()}
         with torch.no_grad():
-            images, codes = self.encode(batch, draws)
-            noise = draws.normal((n, self.set["latent"]))
+            images, codes = self.encode(batch, rng)
+            noise = rng.normal((n, self.config["latent"]))
             fake = self.generator(noise)
         real, generated = self.judge(torch.cat([images, fake]), torch.cat([codes, noise])).split(n)
         return {**hinge(real, generated), "code_mean": codes.mean(), "code_variance": codes.var()}
 
-    def encode(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
+    def encode(self, batch: Batch, rng: BatchRNG) -> tuple[Tensor, Tensor]:
         """Views as D sees them, and a code drawn for each (B, latent)."""
-        x = inception_crop(batch["images"][0], self.size, draws, self.set["crop_area_min"], (3 / 4, 4 / 3))
-        noise = draws.normal((len(x), self.set["latent"]))
+        x = inception_crop(batch["images"][0], self.size, rng, self.config["crop_area_min"], (3 / 4, 4 / 3))
+        noise = rng.normal((len(x), self.config["latent"]))
         features = self.represent(x)
         with torch.autocast(features.device.type, enabled=False):
             inner = self.head(features)
             codes = self.mean(inner) + F.softplus(self.spread(inner)) * noise
-        return F.avg_pool2d(x, self.set["downscale"]), codes
+        return F.avg_pool2d(x, self.config["downscale"]), codes
 
     def after_step(self, step: int) -> None:
-        begun = step >= self.set["ema_start"] * self.set["steps"]
-        self.average.update(self.generator, self.set["ema_decay"] if begun else 0.0)
+        begun = step >= self.config["ema_start"] * self.config["steps"]
+        self.average.update(self.generator, self.config["ema_decay"] if begun else 0.0)
 
-    def pictures(self) -> Tensor:
+    def samples(self) -> Tensor:
         return self.average(self.shown_noise)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vtabflow.methods.augment import crop_boxes, crop_resize, rotations, to_float
 from vtabflow.methods.base import Batch, Method, accuracy
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.networks.average import Average
 from vtabflow.networks.biggan import Generator, orthogonal
 from vtabflow.networks.spectral import fold, spectral
@@ -62,12 +62,12 @@ class CondBigGAN(Method):
     }
     sizes = (32, 64, 128)  # those of networks/biggan.py's generator
     networks = {"resnet50v2": "biggan", "resnet-small": "biggan-small"}
-    turns = ("discriminator", "discriminator", "generator")
+    update_order = ("discriminator", "discriminator", "generator")
     published = True
     reference = "Brock et al. 2019 (BigGAN), arXiv:1809.11096; google/compare_gan architectures/resnet_biggan.py"
 
     def build(self) -> None:
-        s, classes = self.set, self.classes_or_refuse()
+        s, classes = self.config, self.classes_or_refuse()
         self.generator = Generator(s["latent"], self.size, s["channels"], classes, s["embedding"])
         self.project = spectral(orthogonal(nn.Embedding(classes, self.features)))
         self.register_buffer("shown_classes", torch.arange(SHOWN) % classes)
@@ -81,34 +81,34 @@ class CondBigGAN(Method):
             if part is not self.generator.embed:
                 spectral(part)
         self.average = Average(self.generator)
-        self.register_buffer("shown_noise", torch.randn(SHOWN, self.set["latent"]))
+        self.register_buffer("shown_noise", torch.randn(SHOWN, self.config["latent"]))
 
-    def players(self) -> dict[str, Iterable[nn.Parameter]]:
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
         parts = [self.trunk, self.logit, self.project]
         return {
             "discriminator": [p for part in parts for p in part.parameters()],
             "generator": list(self.generator.parameters()),
         }
 
-    def player_settings(self) -> dict[str, dict[str, float]]:
-        return {player: {"learning_rate": self.set[f"{player}_rate"]} for player in dict.fromkeys(self.turns)}
+    def group_settings(self) -> dict[str, dict[str, float]]:
+        return {group: {"learning_rate": self.config[f"{group}_rate"]} for group in dict.fromkeys(self.update_order)}
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         images, y = batch["images"]
         assert y is not None
         n, classes = len(images), self.classes_or_refuse()
-        noise, fake_y = draws.normal((n, self.set["latent"])), draws.integers((n,), classes)
-        if player == "generator":
+        noise, fake_y = rng.normal((n, self.config["latent"])), rng.integers((n,), classes)
+        if group == "generator":
             return {"deception": -self.score(self.represent(self.generator(noise, fake_y)), fake_y).mean()}
         with torch.no_grad():
             fake = self.generator(noise, fake_y)
-        both = torch.cat([self.view(images, draws), fake])
+        both = torch.cat([self.view(images, rng), fake])
         return hinge(*self.score(self.represent(both), torch.cat([y, fake_y])).split(n))
 
-    def view(self, images: Tensor, draws: Draws) -> Tensor:
+    def view(self, images: Tensor, rng: BatchRNG) -> Tensor:
         """A random square of each image, resized."""
         n, height, width, _ = images.shape
-        boxes = crop_boxes(n, height, width, draws, (self.set["crop_area_min"], 1.0), (1.0, 1.0))
+        boxes = crop_boxes(n, height, width, rng, (self.config["crop_area_min"], 1.0), (1.0, 1.0))
         return crop_resize(to_float(images), boxes, self.size)
 
     def score(self, features: Tensor, classes: Tensor) -> Tensor:
@@ -117,13 +117,13 @@ class CondBigGAN(Method):
             return self.logit(features).squeeze(1) + (self.project(classes) * features).sum(1)
 
     def after_step(self, step: int) -> None:
-        begun = step >= self.set["ema_start"] * self.set["steps"]
-        self.average.update(self.generator, self.set["ema_decay"] if begun else 0.0)
+        begun = step >= self.config["ema_start"] * self.config["steps"]
+        self.average.update(self.generator, self.config["ema_decay"] if begun else 0.0)
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         fold(self.trunk)
 
-    def pictures(self) -> Tensor:
+    def samples(self) -> Tensor:
         return self.average(self.shown_noise, self.shown_classes)
 
 
@@ -171,45 +171,45 @@ class UncondBigGAN(CondBigGAN):
     reference = "Chen et al. 2019 (SSGAN), arXiv:1811.11212; google/compare_gan gans/ssgan.py"
 
     def build(self) -> None:
-        self.generator = Generator(self.set["latent"], self.size, self.set["channels"], modulated=True)
+        self.generator = Generator(self.config["latent"], self.size, self.config["channels"], modulated=True)
         self.turn = spectral(orthogonal(nn.Linear(self.features, 4)))
         self.finish()
 
-    def players(self) -> dict[str, Iterable[nn.Parameter]]:
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
         parts = [self.trunk, self.logit, self.turn]
         return {
             "discriminator": [p for part in parts for p in part.parameters()],
             "generator": list(self.generator.parameters()),
         }
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         images, _ = batch["images"]
         n = len(images)
-        noise = draws.normal((n, self.set["latent"]))
-        if player == "generator":
+        noise = rng.normal((n, self.config["latent"]))
+        if group == "generator":
             scores, logits, turns = self.judge(self.generator(noise))
-            weight = self.set["fake_rotation_weight"]
+            weight = self.config["fake_rotation_weight"]
             return {"deception": -scores.mean(), "rotation": weight * F.cross_entropy(logits, turns)}
         with torch.no_grad():
             fake = self.generator(noise)
-        scores, logits, turns = self.judge(self.view(images, draws), fake)
-        rotation = self.set["rotation_weight"] * F.cross_entropy(logits, turns)
+        scores, logits, turns = self.judge(self.view(images, rng), fake)
+        rotation = self.config["rotation_weight"] * F.cross_entropy(logits, turns)
         return {**hinge(*scores.split(n)), "rotation": rotation, "accuracy": accuracy(logits, turns)}
 
-    def judge(self, pictures: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def judge(self, samples: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One call of D: logits (B,) of all upright pictures, `others` after `pictures`, and logits (4m, 4) with turns
         (4m,) of the m of `pictures` that are turned, the first and every so many after it.
         """
-        n, every = len(pictures), self.set["rotated_every"]
-        turned, turns = rotations(pictures[::every])
+        n, every = len(samples), self.config["rotated_every"]
+        turned, turns = rotations(samples[::every])
         m = len(turned) // 4
-        features = self.represent(torch.cat([pictures, *others, turned[m:]]))
+        features = self.represent(torch.cat([samples, *others, turned[m:]]))
         upright = features[: len(features) - 3 * m]
         with torch.autocast(features.device.type, enabled=False):
             scores = self.logit(upright).squeeze(1)
             return scores, self.turn(torch.cat([features[:n:every], features[len(upright) :]])), turns
 
-    def pictures(self) -> Tensor:
+    def samples(self) -> Tensor:
         return self.average(self.shown_noise)
 
 

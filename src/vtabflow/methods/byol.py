@@ -7,7 +7,7 @@ from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 
 from vtabflow.methods.base import Batch, Method
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.methods.simclr import spread
 from vtabflow.methods.views import View, view
 from vtabflow.networks.average import Average
@@ -49,18 +49,18 @@ class BYOL(Method):
     reference = "Grill et al. 2020, arXiv:2006.07733; google-deepmind/deepmind-research byol"
 
     def build(self) -> None:
-        hidden, embedding = self.set["hidden"], self.set["embedding"]
+        hidden, embedding = self.config["hidden"], self.config["embedding"]
         self.projector = BYOLProjectionHead(self.features, hidden, embedding)
         self.predictor = BYOLPredictionHead(embedding, hidden, embedding)
         self.target = Average(nn.Sequential(self.trunk, self.projector))
         self.similarity = NegativeCosineSimilarity()
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         images, _ = batch["images"]
-        area, colour, blur = (self.set["crop_area_min"], 1.0), self.set["colour"], self.set["blur"]
+        area, colour, blur = (self.config["crop_area_min"], 1.0), self.config["colour"], self.config["blur"]
         jitter = (0.4 * colour, 0.4 * colour, 0.2 * colour, 0.1 * colour)
         recipes = (View(area, jitter, blur), View(area, jitter, 0.1 * blur, solarise=0.2))
-        views = [view(images, self.size, draws, recipe) for recipe in recipes]
+        views = [view(images, self.size, rng, recipe) for recipe in recipes]
         online = [self.projector(self.represent(x)) for x in views]
         predicted = [self.predictor(z).float() for z in online]
         with torch.no_grad():
@@ -70,5 +70,5 @@ class BYOL(Method):
         return {"prediction": loss, "spread": spread(online[0].float())}
 
     def after_step(self, step: int) -> None:
-        momentum = cosine_schedule(step, self.set["steps"], self.set["target_momentum"], 1.0)
+        momentum = cosine_schedule(step, self.config["steps"], self.config["target_momentum"], 1.0)
         self.target.update(nn.Sequential(self.trunk, self.projector), momentum)

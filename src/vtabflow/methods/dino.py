@@ -9,7 +9,7 @@ from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 
 from vtabflow.methods.base import Batch, Method
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.methods.views import View, view
 from vtabflow.networks.average import Average
 from vtabflow.networks.vit import as_vit
@@ -73,32 +73,32 @@ class DINO(Method):
     reference = "Caron et al. 2021, arXiv:2104.14294; facebookresearch/dino"
 
     def build(self) -> None:
-        prototypes, patch = self.set["prototypes"], as_vit(self.trunk, self.size).patch
+        prototypes, patch = self.config["prototypes"], as_vit(self.trunk, self.size).patch
         # Without a graph, the head's normalised weights can be copied. It normalises them torch's old way, with a warning.
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self.head = DINOProjectionHead(
-                self.features, self.set["hidden"], self.set["embedding"], prototypes, norm_last_layer=True
+                self.features, self.config["hidden"], self.config["embedding"], prototypes, norm_last_layer=True
             )
         self.teacher = Average(nn.Sequential(self.trunk, self.head))
         self.distil = Distil(
             prototypes,
-            teacher_temp=self.set["teacher_temperature"],
-            student_temp=self.set["student_temperature"],
+            teacher_temp=self.config["teacher_temperature"],
+            student_temp=self.config["student_temperature"],
         )
         self.local_size: int = -(-3 * self.size // (7 * patch)) * patch
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         images, _ = batch["images"]
-        least, colour, blur = self.set["crop_area_min"], self.set["colour"], self.set["blur"]
+        least, colour, blur = self.config["crop_area_min"], self.config["colour"], self.config["blur"]
         jitter, area = (0.4 * colour, 0.4 * colour, 0.2 * colour, 0.1 * colour), (least, 1.0)
         recipes = (View(area, jitter, blur), View(area, jitter, 0.1 * blur, solarise=0.2))
-        large = torch.cat([view(images, self.size, draws, recipe) for recipe in recipes])
+        large = torch.cat([view(images, self.size, rng, recipe) for recipe in recipes])
         student = list(self.head(self.represent(large)).float().chunk(2))
-        count = self.set["local_views"]
+        count = self.config["local_views"]
         if count:
             recipe = View((0.05, least), jitter, 0.5 * blur, covered=0.0)
-            small = torch.cat([view(images, self.local_size, draws, recipe) for _ in range(count)])
+            small = torch.cat([view(images, self.local_size, rng, recipe) for _ in range(count)])
             student += self.head(self.represent(small)).float().chunk(count)
         with torch.no_grad():
             teacher = self.teacher(large).float().chunk(2)
@@ -109,10 +109,10 @@ class DINO(Method):
             return {"distillation": self.distil(list(teacher), student), "entropy": entropy}
 
     def after_step(self, step: int) -> None:
-        momentum = cosine_schedule(step, self.set["steps"], self.set["teacher_momentum"], 1.0)
+        momentum = cosine_schedule(step, self.config["steps"], self.config["teacher_momentum"], 1.0)
         self.teacher.update(nn.Sequential(self.trunk, self.head), momentum)
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         self.trunk.load_state_dict(self.teacher.network.get_submodule("0").state_dict())
 
 

@@ -3,7 +3,6 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from vtabflow import ranks
 from vtabflow.methods.augment import (
     brightness_saturation,
     crop_boxes,
@@ -14,9 +13,10 @@ from vtabflow.methods.augment import (
     to_gray,
 )
 from vtabflow.methods.base import Batch, Head, Method
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.methods.triplet import retrieval, semi_hard, squared_distances
 from vtabflow.networks.initialise import glorot
+from vtabflow.runtime import distributed
 
 
 class Exemplar(Method):
@@ -55,23 +55,23 @@ class Exemplar(Method):
     )
 
     def build(self) -> None:
-        self.embed = glorot(Head(self.features, self.set["embedding"]))
+        self.embed = glorot(Head(self.features, self.config["embedding"]))
 
-    def views(self, images: Tensor, draws: Draws) -> Tensor:
+    def views(self, images: Tensor, rng: BatchRNG) -> Tensor:
         """uint8 (B, H, W, C) to (B * views, 3, size, size), image by image."""
-        x = to_gray(to_float(images), draws, self.set["gray"]).repeat_interleave(self.set["views"], 0)
-        boxes = crop_boxes(len(x), x.shape[2], x.shape[3], draws, (self.set["crop_area_min"], 1.0))
-        x = brightness_saturation(crop_resize(x, boxes, self.size, mirrors(len(x), draws)), draws)
+        x = to_gray(to_float(images), rng, self.config["gray"]).repeat_interleave(self.config["views"], 0)
+        boxes = crop_boxes(len(x), x.shape[2], x.shape[3], rng, (self.config["crop_area_min"], 1.0))
+        x = brightness_saturation(crop_resize(x, boxes, self.size, mirrors(len(x), rng)), rng)
         return standardise(x)
 
-    def standardises(self) -> bool:
+    def standardizes_input(self) -> bool:
         return True
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        features = self.represent(self.views(batch["images"][0], draws))
-        squared = squared_distances(ranks.gathered(F.normalize(self.embed(features), dim=1)))
-        views = self.set["views"]
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
+        features = self.represent(self.views(batch["images"][0], rng))
+        squared = squared_distances(distributed.gathered(F.normalize(self.embed(features), dim=1)))
+        views = self.config["views"]
         return {
-            "triplet": semi_hard(squared, views, self.set["margin"]),
+            "triplet": semi_hard(squared, views, self.config["margin"]),
             "retrieval": retrieval(squared, views),
         }

@@ -14,6 +14,6 @@ class FromScratch(Method):
     display = "From-Scratch"
     family = "from-scratch"
     streams = {}
-    turns = ()
+    update_order = ()
     published = True
     reference = "Zhai et al. 2019 (VTAB), arXiv:1910.04867"

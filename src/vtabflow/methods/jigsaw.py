@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vtabflow.methods.base import Batch
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.methods.patches import COUNT, Patches
 
 CLASSES = 100
@@ -44,9 +44,9 @@ class Jigsaw(Patches):
         self.build_for(COUNT, CLASSES)
         self.register_buffer("permutations", torch.tensor(far_apart(CLASSES)))
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        chosen = draws.shared(CLASSES, self.set["perm_subset"] if self.training else CLASSES)
-        return self.arranged(batch, draws, self.permutations[chosen], chosen)
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
+        chosen = rng.shared(CLASSES, self.config["perm_subset"] if self.training else CLASSES)
+        return self.arranged(batch, rng, self.permutations[chosen], chosen)
 
 
 @cache

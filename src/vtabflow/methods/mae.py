@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vtabflow.errors import UserError
 from vtabflow.methods.augment import inception_crop
 from vtabflow.methods.base import Batch, Method
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.networks.vit import as_vit
 
 
@@ -53,24 +53,26 @@ class MAE(Method):
     reference = "He et al. 2021, arXiv:2111.06377; facebookresearch/mae"
 
     def build(self) -> None:
-        trunk, width = as_vit(self.trunk, self.size), self.set["channels"]
+        trunk, width = as_vit(self.trunk, self.size), self.config["channels"]
         if width % (32 if width > 32 else 4):
             raise UserError(f"mae's channels are {width}; set them to a multiple of 32, or of 4 below that")
         self.patch = trunk.patch
         self.patches = (self.size // self.patch) ** 2
-        self.shown = min(max(1, round(self.patches * (1 - self.set["mask"]))), self.patches - 1)
+        self.shown = min(max(1, round(self.patches * (1 - self.config["mask"]))), self.patches - 1)
         utils.initialize_positional_embedding(trunk.vit.pos_embed, "sincos", num_prefix_tokens=1)
         self.embed = nn.Linear(self.features, width)
-        self.decoder = MaskedVisionTransformerDecoderTIMM(self.patches, width, self.set["depth"], max(1, width // 32))
+        self.decoder = MaskedVisionTransformerDecoderTIMM(
+            self.patches, width, self.config["depth"], max(1, width // 32)
+        )
         self.paint = nn.Linear(width, 3 * self.patch**2)
         for layer in (self.embed, self.paint):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         images, _ = batch["images"]
-        x = inception_crop(images, self.size, draws, self.set["crop_area_min"])
-        shown, hidden = self.parts(draws.uniform((len(x), self.patches)))
+        x = inception_crop(images, self.size, rng, self.config["crop_area_min"])
+        shown, hidden = self.parts(rng.uniform((len(x), self.patches)))
         return {"pixels": F.mse_loss(self.painted(x, shown, hidden), self.wanted(x, hidden))}
 
     def parts(self, numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vtabflow.methods.augment import plain, standardise, to_gray
 from vtabflow.methods.base import Batch, Head, Method, accuracy
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.networks.initialise import glorot
 
 SIDE = 3
@@ -48,13 +48,13 @@ def cut(x: Tensor, corner: Tensor, shift: Tensor, grid: Grid) -> Tensor:
     return patches.flatten(0, 1).permute(0, 3, 1, 2)
 
 
-def patches_of(images: Tensor, size: int, draws: Draws, gray: float) -> Tensor:
+def patches_of(images: Tensor, size: int, rng: BatchRNG, gray: float) -> Tensor:
     """Standardised patches (9 B, 3, patch, patch) of uint8 images (B, H, W, C): squashed to `size`, made grey with
     probability `gray`, a random crop, a patch at random in each of its cells.
     """
-    x, grid = to_gray(plain(images, size), draws, gray), grid_at(size)
-    corner = draws.integers((len(x), 2), size - grid.crop + 1)
-    shift = draws.integers((len(x) * COUNT, 2), grid.cell - grid.patch + 1)
+    x, grid = to_gray(plain(images, size), rng, gray), grid_at(size)
+    corner = rng.integers((len(x), 2), size - grid.crop + 1)
+    shift = rng.integers((len(x) * COUNT, 2), grid.cell - grid.patch + 1)
     # On the authors' scale of 0 to 255: there the floor of 1 / sqrt(N) only matters for a patch of a single colour.
     return standardise(cut(x, corner, shift, grid) * 127.5)
 
@@ -85,27 +85,27 @@ class Patches(Method):
     networks = {"resnet50v2": "resnet50v2-patch"}
     published = True
 
-    def standardises(self) -> bool:
+    def standardizes_input(self) -> bool:
         return True
 
     def build_for(self, together: int, classes: int) -> None:
         """The embedding, and the head that sees the embeddings of `together` patches at once."""
-        hidden = nn.Linear(together * self.set["embedding"], self.set["hidden"])
+        hidden = nn.Linear(together * self.config["embedding"], self.config["hidden"])
         nn.init.trunc_normal_(hidden.weight, std=0.005, a=-0.01, b=0.01)
         nn.init.constant_(hidden.bias, 0.1)
-        self.embed = glorot(nn.Linear(self.features, self.set["embedding"]))
+        self.embed = glorot(nn.Linear(self.features, self.config["embedding"]))
         self.head = nn.Sequential(
             hidden,
-            nn.BatchNorm1d(self.set["hidden"], eps=1e-5, momentum=0.003),  # 0.997 in TensorFlow's sense
+            nn.BatchNorm1d(self.config["hidden"], eps=1e-5, momentum=0.003),  # 0.997 in TensorFlow's sense
             nn.ReLU(),
-            nn.Dropout(self.set["dropout"]),
-            Head(self.set["hidden"], classes),
+            nn.Dropout(self.config["dropout"]),
+            Head(self.config["hidden"], classes),
         )
 
-    def arranged(self, batch: Batch, draws: Draws, orders: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def arranged(self, batch: Batch, rng: BatchRNG, orders: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The loss of telling labels[j] (m,) from the patches orders[j] (m, together), in that order, of every image."""
         images, _ = batch["images"]
-        x = patches_of(images, self.size, draws, self.set["gray"])
+        x = patches_of(images, self.size, rng, self.config["gray"])
         embedded = self.embed(self.represent(x)).unflatten(0, (-1, COUNT))
         # Order by order, so that no row is taken twice at once: the gradients are then added up in a fixed order.
         arranged = torch.stack([embedded.index_select(1, order) for order in orders.unbind()], 1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vtabflow.methods.base import Batch
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.methods.patches import COUNT, Patches
 
 CENTRE = COUNT // 2
@@ -31,5 +31,5 @@ class RelativePatchLocation(Patches):
         pairs = [(place, CENTRE) for place in range(COUNT) if place != CENTRE]
         self.register_buffer("pairs", torch.tensor(pairs))
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        return self.arranged(batch, draws, self.pairs, torch.arange(COUNT - 1, device=self.pairs.device))
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
+        return self.arranged(batch, rng, self.pairs, torch.arange(COUNT - 1, device=self.pairs.device))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vtabflow.methods.augment import inception_preprocess, rotations
 from vtabflow.methods.base import Batch, Head, Method, accuracy
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 
 
 class Rotation(Method):
@@ -27,8 +27,8 @@ class Rotation(Method):
     def build(self) -> None:
         self.turn = Head(self.features, 4)
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         images, _ = batch["images"]
-        x, turns = rotations(inception_preprocess(images, self.size, draws, self.set["crop_area_min"]))
+        x, turns = rotations(inception_preprocess(images, self.size, rng, self.config["crop_area_min"]))
         logits = self.turn(self.represent(x))
         return {"rotation": F.cross_entropy(logits, turns), "accuracy": accuracy(logits, turns)}

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vtabflow import ranks
 from vtabflow.methods.augment import hsv_noise, inception_crop
 from vtabflow.methods.base import Batch, Head, Method, accuracy
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.methods.triplet import batch_hard, retrieval, squared_distances
 from vtabflow.networks.initialise import glorot
+from vtabflow.runtime import distributed
 
 
 class SemiExemplar10(Method):
@@ -41,26 +41,26 @@ class SemiExemplar10(Method):
 
     def build(self) -> None:
         self.classify = Head(self.features, self.classes_or_refuse())
-        self.embed = glorot(Head(self.features, self.set["embedding"]))
+        self.embed = glorot(Head(self.features, self.config["embedding"]))
 
-    def views(self, images: Tensor, draws: Draws) -> Tensor:
+    def views(self, images: Tensor, rng: BatchRNG) -> Tensor:
         """uint8 (B, H, W, C) to (B * views, 3, size, size), image by image."""
-        repeated = images.repeat_interleave(self.set["views"], 0)
-        return hsv_noise(inception_crop(repeated, self.size, draws, self.set["crop_area_min"]), draws)
+        repeated = images.repeat_interleave(self.config["views"], 0)
+        return hsv_noise(inception_crop(repeated, self.size, rng, self.config["crop_area_min"]), rng)
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        x = [self.views(batch[name][0], draws) for name in self.streams]  # the labelled stream is the last
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
+        x = [self.views(batch[name][0], rng) for name in self.streams]  # the labelled stream is the last
         features = self.represent(torch.cat(x)).split([len(part) for part in x])
-        squared = [squared_distances(ranks.gathered(F.normalize(self.embed(f), dim=1))) for f in features]
-        triplets = [batch_hard(d, self.set["views"]) for d in squared]
+        squared = [squared_distances(distributed.gathered(F.normalize(self.embed(f), dim=1))) for f in features]
+        triplets = [batch_hard(d, self.config["views"]) for d in squared]
         target = batch["labelled"][1]
         assert target is not None
-        target, logits = target.repeat_interleave(self.set["views"]), self.classify(features[-1])
+        target, logits = target.repeat_interleave(self.config["views"]), self.classify(features[-1])
         return {
             "class": F.cross_entropy(logits, target),
-            "triplet": self.set["triplet_weight"] * sum(triplets) / len(triplets),
+            "triplet": self.config["triplet_weight"] * sum(triplets) / len(triplets),
             "accuracy": accuracy(logits, target),
-            "retrieval": retrieval(squared[0], self.set["views"]),
+            "retrieval": retrieval(squared[0], self.config["views"]),
         }
 
 

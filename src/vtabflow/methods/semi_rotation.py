@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vtabflow.methods.augment import inception_crop, rotations
 from vtabflow.methods.base import Batch, Head, Method, accuracy
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 
 
 class SemiRotation10(Method):
@@ -33,9 +33,9 @@ class SemiRotation10(Method):
         self.classify = Head(self.features, self.classes_or_refuse())
         self.turn = Head(self.features, 4)
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         views = [  # the labelled stream is the last
-            rotations(inception_crop(batch[name][0], self.size, draws, self.set["crop_area_min"]))
+            rotations(inception_crop(batch[name][0], self.size, rng, self.config["crop_area_min"]))
             for name in self.streams
         ]
         features = self.represent(torch.cat([x for x, _ in views])).split([len(x) for x, _ in views])
@@ -45,7 +45,7 @@ class SemiRotation10(Method):
         target, logits = target.repeat(4), self.classify(features[-1])
         return {
             "class": F.cross_entropy(logits, target),
-            "rotation": self.set["rotation_weight"] * sum(turn) / len(turn),
+            "rotation": self.config["rotation_weight"] * sum(turn) / len(turn),
             "accuracy": accuracy(logits, target),
         }
 

@@ -5,10 +5,10 @@ from lightly.loss.ntx_ent_loss import NTXentLoss
 from lightly.models.modules.heads import SimCLRProjectionHead
 from torch import Tensor
 
-from vtabflow import ranks
 from vtabflow.methods.base import Batch, Method
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.methods.views import View, view
+from vtabflow.runtime import distributed
 
 
 class SimCLR(Method):
@@ -48,21 +48,21 @@ class SimCLR(Method):
     reference = "Chen et al. 2020, arXiv:2002.05709; google-research/simclr"
 
     def build(self) -> None:
-        self.projector = SimCLRProjectionHead(self.features, self.set["hidden"], self.set["embedding"])
-        self.contrast = NTXentLoss(self.set["temperature"], gather_distributed=False)
+        self.projector = SimCLRProjectionHead(self.features, self.config["hidden"], self.config["embedding"])
+        self.contrast = NTXentLoss(self.config["temperature"], gather_distributed=False)
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         images, _ = batch["images"]
-        colour = self.set["colour"]
+        colour = self.config["colour"]
         recipe = View(
-            area=(self.set["crop_area_min"], 1.0),
+            area=(self.config["crop_area_min"], 1.0),
             jitter=(0.8 * colour, 0.8 * colour, 0.8 * colour, 0.2 * colour),
-            blur=0.5 * self.set["blur"],
+            blur=0.5 * self.config["blur"],
         )
-        x = torch.cat([view(images, self.size, draws, recipe) for _ in range(2)])
+        x = torch.cat([view(images, self.size, rng, recipe) for _ in range(2)])
         first, second = self.projector(self.represent(x)).float().chunk(2)
         with torch.autocast(x.device.type, enabled=False):
-            loss = self.contrast(ranks.gathered(first), ranks.gathered(second))
+            loss = self.contrast(distributed.gathered(first), distributed.gathered(second))
         return {"contrast": loss, "spread": spread(first)}
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vtabflow.methods.augment import brightness_saturation, inception_crop
 from vtabflow.methods.base import Batch, Head, Method, accuracy
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 
 
 class Sup100(Method):
@@ -29,12 +29,12 @@ class Sup100(Method):
     def build(self) -> None:
         self.classify = Head(self.features, self.classes_or_refuse())
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         images, target = batch["labelled"]
         assert target is not None
-        x = inception_crop(images, self.size, draws, self.set["crop_area_min"])
-        if self.set["colour"]:
-            x = brightness_saturation(x, draws)
+        x = inception_crop(images, self.size, rng, self.config["crop_area_min"])
+        if self.config["colour"]:
+            x = brightness_saturation(x, rng)
         logits = self.classify(self.represent(x))
         return {"class": F.cross_entropy(logits, target), "accuracy": accuracy(logits, target)}
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from vtabflow.methods.autoencoder import GaussianAutoEncoder, active, kl
 from vtabflow.methods.base import Batch
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 
 
 class VAE(GaussianAutoEncoder):
@@ -28,11 +28,11 @@ class VAE(GaussianAutoEncoder):
     }
     reference = "Kingma and Welling 2013, arXiv:1312.6114"
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        x = self.view(batch, draws)
-        mean, log_variance, code = self.encode(x, draws)
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
+        x = self.view(batch, rng)
+        mean, log_variance, code = self.encode(x, rng)
         return {
-            "reconstruction": self.error(x, code) / (2 * self.set["variance"]),
-            "kl": self.set["beta"] * kl(mean, log_variance).mean(),
+            "reconstruction": self.error(x, code) / (2 * self.config["variance"]),
+            "kl": self.config["beta"] * kl(mean, log_variance).mean(),
             "active": active(mean),
         }

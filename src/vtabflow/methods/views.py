@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vtabflow.methods.augment import crop_boxes, crop_resize, mirrors, to_float
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 
 # Published alike for the three methods: how often colours are jittered and dropped, and the blur's widths in pixels.
 JITTER, GREY, SIGMA = 0.8, 0.2, (0.1, 2.0)
@@ -32,7 +32,7 @@ class View:
 
 
 @torch.no_grad()
-def view(images: Tensor, size: int, draws: Draws, recipe: View) -> Tensor:
+def view(images: Tensor, size: int, rng: BatchRNG, recipe: View) -> Tensor:
     """One view of each image: uint8 (B, H, W, C) to float32 (B, 3, size, size) in [-1, 1], also under autocast.
 
     Crops are drawn as augment.crop_boxes draws them (TensorFlow's way, as SimCLR's and BYOL's are).
@@ -40,26 +40,26 @@ def view(images: Tensor, size: int, draws: Draws, recipe: View) -> Tensor:
     n = len(images)
     with torch.autocast(images.device.type, enabled=False):
         x = to_float(images)
-        boxes = crop_boxes(n, x.shape[2], x.shape[3], draws, recipe.area, covered=recipe.covered)
-        x = (crop_resize(x, boxes, size, mirrors(n, draws)) + 1) / 2
-        x = jitter(x, draws, recipe.jitter)
-        x = torch.where(_chance(n, draws, GREY), grey(x), x)
-        blurred = gaussian_blur(x, draws.uniform((n,), *SIGMA), max(1, size // 20))
-        x = torch.where(_chance(n, draws, recipe.blur), blurred, x)
-        x = torch.where(_chance(n, draws, recipe.solarise) & (x >= 0.5), 1 - x, x)
+        boxes = crop_boxes(n, x.shape[2], x.shape[3], rng, recipe.area, covered=recipe.covered)
+        x = (crop_resize(x, boxes, size, mirrors(n, rng)) + 1) / 2
+        x = jitter(x, rng, recipe.jitter)
+        x = torch.where(_chance(n, rng, GREY), grey(x), x)
+        blurred = gaussian_blur(x, rng.uniform((n,), *SIGMA), max(1, size // 20))
+        x = torch.where(_chance(n, rng, recipe.blur), blurred, x)
+        x = torch.where(_chance(n, rng, recipe.solarise) & (x >= 0.5), 1 - x, x)
         return (x * 2 - 1).clamp_(-1, 1).contiguous(memory_format=torch.channels_last)
 
 
-def _chance(n: int, draws: Draws, probability: float) -> Tensor:
-    return draws.uniform((n, 1, 1, 1)) < probability
+def _chance(n: int, rng: BatchRNG, probability: float) -> Tensor:
+    return rng.uniform((n, 1, 1, 1)) < probability
 
 
-def jitter(x: Tensor, draws: Draws, strength: tuple[float, float, float, float]) -> Tensor:
+def jitter(x: Tensor, rng: BatchRNG, strength: tuple[float, float, float, float]) -> Tensor:
     """Brightness, contrast and saturation in random order, then hue (last for all; torchvision draws its place too)."""
-    n, on = len(x), draws.uniform((len(x), 1)) < JITTER
-    factors = torch.cat([draws.uniform((n, 1), max(0.0, 1 - half), 1 + half) for half in strength[:3]], 1)
-    turns = draws.uniform((n, 1), -strength[3], strength[3])
-    x = blend(x, torch.where(on, factors, 1.0), draws.uniform((n, 3)).argsort(1))
+    n, on = len(x), rng.uniform((len(x), 1)) < JITTER
+    factors = torch.cat([rng.uniform((n, 1), max(0.0, 1 - half), 1 + half) for half in strength[:3]], 1)
+    turns = rng.uniform((n, 1), -strength[3], strength[3])
+    x = blend(x, torch.where(on, factors, 1.0), rng.uniform((n, 3)).argsort(1))
     return shift_hue(x, torch.where(on, turns, 0.0).view(n))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vtabflow.methods.autoencoder import AutoEncoder, active
 from vtabflow.methods.base import Batch, Head
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.methods.wae_mmd import noisy
 from vtabflow.networks.initialise import glorot
 
@@ -52,7 +52,7 @@ class WAEGAN(AutoEncoder):
 
     id = "wae-gan"
     display = "WAE-GAN"
-    turns = ("autoencoder", "critic")
+    update_order = ("autoencoder", "critic")
     defaults = {
         "optimiser": "adam",
         "learning_rate": 3e-4,
@@ -89,32 +89,32 @@ class WAEGAN(AutoEncoder):
 
     def build(self) -> None:
         super().build()
-        s = self.set
+        s = self.config
         self.critic = Critic(s["latent"], s["hidden"], s["layers"], s["prior_trick"])
         glorot(self.critic.layers)
 
-    def players(self) -> dict[str, Iterable[nn.Parameter]]:
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
         parts = (self.trunk, self.mean, self.decoder)
         return {
             "autoencoder": [p for part in parts for p in part.parameters()],
             "critic": list(self.critic.parameters()),
         }
 
-    def player_settings(self) -> dict[str, dict[str, float]]:
-        return {"critic": {"learning_rate": self.set["critic_rate"]}}
+    def group_settings(self) -> dict[str, dict[str, float]]:
+        return {"critic": {"learning_rate": self.config["critic_rate"]}}
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        x = self.view(batch, draws)
-        weight = self.set["penalty_weight"]
-        with torch.set_grad_enabled(player == "autoencoder" and torch.is_grad_enabled()):
-            code = self.mean(self.represent(noisy(x, self.set["input_noise"], draws)))
-        if player == "autoencoder":
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
+        x = self.view(batch, rng)
+        weight = self.config["penalty_weight"]
+        with torch.set_grad_enabled(group == "autoencoder" and torch.is_grad_enabled()):
+            code = self.mean(self.represent(noisy(x, self.config["input_noise"], rng)))
+        if group == "autoencoder":
             return {
-                "reconstruction": self.set["reconstruction_weight"] * self.error(x, code),
+                "reconstruction": self.config["reconstruction_weight"] * self.error(x, code),
                 "deception": weight * bce(self.critic(code), 1.0),
                 "active": active(code),
             }
-        prior = draws.normal(code.shape)
+        prior = rng.normal(code.shape)
         return {"critic": weight * (bce(self.critic(prior), 1.0) + bce(self.critic(code), 0.0))}
 
 

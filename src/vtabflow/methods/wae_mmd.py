@@ -5,8 +5,8 @@ from torch import Tensor
 
 from vtabflow.methods.autoencoder import AutoEncoder, active
 from vtabflow.methods.base import Batch
-from vtabflow.methods.draws import Draws
-from vtabflow.ranks import gathered
+from vtabflow.methods.batch_rng import BatchRNG
+from vtabflow.runtime.distributed import gathered
 
 # Of the kernel's constant: the sum over scales in tolstikhin/wae, wae.py.
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -43,21 +43,21 @@ class WAEMMD(AutoEncoder):
     }
     reference = "Tolstikhin et al. 2018 (WAE), arXiv:1711.01558; tolstikhin/wae wae.py"
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        x = self.view(batch, draws)
-        code = self.mean(self.represent(noisy(x, self.set["input_noise"], draws)))
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
+        x = self.view(batch, rng)
+        code = self.mean(self.represent(noisy(x, self.config["input_noise"], rng)))
         return {
-            "reconstruction": self.set["reconstruction_weight"] * self.error(x, code),
-            "mmd": self.set["penalty_weight"] * mmd(gathered(code), gathered(draws.normal(code.shape))),
+            "reconstruction": self.config["reconstruction_weight"] * self.error(x, code),
+            "mmd": self.config["penalty_weight"] * mmd(gathered(code), gathered(rng.normal(code.shape))),
             "active": active(code),
         }
 
 
-def noisy(x: Tensor, scale: float, draws: Draws) -> Tensor:
+def noisy(x: Tensor, scale: float, rng: BatchRNG) -> Tensor:
     """x plus normal noise of standard deviation `scale`, clipped at two of them: 0.96 `scale` in all, where the authors'
     truncated normal, which draws again, has 0.88.
     """
-    return x + scale * draws.normal(x.shape).clamp(-2, 2)
+    return x + scale * rng.normal(x.shape).clamp(-2, 2)
 
 
 def mmd(codes: Tensor, prior: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vtabflow.methods.autoencoder import GaussianAutoEncoder, active, kl
 from vtabflow.methods.base import Batch
-from vtabflow.methods.draws import Draws
-from vtabflow.ranks import gathered
+from vtabflow.methods.batch_rng import BatchRNG
+from vtabflow.runtime.distributed import gathered
 
 
 class WAEUKL(GaussianAutoEncoder):
@@ -40,13 +40,13 @@ class WAEUKL(GaussianAutoEncoder):
     }
     reference = "Rubenstein et al. 2019 (RAM-MC), arXiv:1905.11112; google-research f_divergence_estimation_ram_mc"
 
-    def losses(self, player: str, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        x = self.view(batch, draws)
-        mean, log_variance, code = self.encode(x, draws)
+    def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
+        x = self.view(batch, rng)
+        mean, log_variance, code = self.encode(x, rng)
         penalty = ram_mc(gathered(mean), gathered(log_variance), gathered(code))
         return {
-            "reconstruction": self.set["reconstruction_weight"] * self.error(x, code),
-            "ram-mc": self.set["penalty_weight"] * penalty,
+            "reconstruction": self.config["reconstruction_weight"] * self.error(x, code),
+            "ram-mc": self.config["penalty_weight"] * penalty,
             "kl": kl(mean, log_variance).detach().mean(),
             # Gaussian encoders of a WAE tend to shrink to points.
             "sigma": (log_variance.detach() / 2).exp().mean(),

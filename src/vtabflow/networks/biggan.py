@@ -98,7 +98,7 @@ class Discriminator(nn.Module):
 
     @staticmethod
     def start(network: nn.Module) -> nn.Module:
-        """How the weights of a fresh one are drawn (networks/table.py)."""
+        """How the weights of a fresh one are drawn (networks/registry.py)."""
         return orthogonal(network)
 
 

@@ -1,1 +1,1 @@
-"""Download or draw a dataset and lay it down as a store."""
+"""Download or draw a dataset and write it as a store."""

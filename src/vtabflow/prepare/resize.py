@@ -34,8 +34,8 @@ def resize(images: Tensor, size: int, kind: str) -> Tensor:
 
 def _legacy(images: Tensor, size: int) -> Tensor:
     _, height, width, _ = images.shape
-    rows, top, bottom, down = _taps(height, size, images.device)
-    columns, left, right, across = _taps(width, size, images.device)
+    rows, top, bottom, down = _interpolation_indices(height, size, images.device)
+    columns, left, right, across = _interpolation_indices(width, size, images.device)
     # Across first, on the needed rows alone: each value is the same as with four taps a pixel, for half the work.
     images = images.index_select(1, rows).index_select(2, columns).to(torch.float32)
     lines = _between(images.index_select(2, left), images.index_select(2, right), across.view(1, 1, -1, 1))
@@ -48,7 +48,7 @@ def _between(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def _taps(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _interpolation_indices(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The inputs that are needed; for each output the lower and upper one among them, and the weight of the upper."""
     scale = torch.tensor(length, dtype=torch.float32) / torch.tensor(size, dtype=torch.float32)
     source = torch.arange(size, dtype=torch.float32) * scale

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtabflow.errors import UserError
-from vtabflow.files import write_json
 from vtabflow.prepare import store
+from vtabflow.runtime.files import write_json
 
 SOURCES = {
-    "procedural": "vtabflow.prepare.procedural.source",
-    "folder": "vtabflow.prepare.folder",
-    "tfds": "vtabflow.prepare.tfds",
-    "imagenet": "vtabflow.prepare.imagenet",
+    "procedural": "vtabflow.standins.source",
+    "folder": "vtabflow.prepare.folders.source",
+    "tfds": "vtabflow.prepare.tfds.source",
+    "imagenet": "vtabflow.prepare.imagenet.source",
 }
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import read_json, sha256, unheld, write_json
+from vtabflow.runtime.files import read_json, sha256, try_lock, write_json
 
 SPLITS = ("train", "val", "test")
 # VTAB-1k trains on the first 800 examples of train and the first 200 of val (protocol.md section 1.2).
@@ -52,13 +52,13 @@ def write(
     class_names: Mapping[str, Sequence[str]] | None = None,
     skipped: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """Write a store from arrays that are in memory; a source that is too large for that uses `making`.
+    """Write a store from arrays that are in memory; a source that is too large for that uses `create_store`.
 
     Args: arrays[split] uint8 (N, H, W, C); labels[task][split] int (N,) in 0..classes[task]-1; ids[split] N strings;
     class_names[task] the name of each class, or None; skipped {"file", "reason"} of each file left out.
-    Returns the manifest. Raises what `making` and `Making.finish` raise.
+    Returns the manifest. Raises what `create_store` and `StoreWriter.finish` raise.
     """
-    with making(spec) as new:
+    with create_store(spec) as new:
         for split in SPLITS:
             images = np.asarray(arrays[split])
             if images.dtype not in (np.uint8, np.float32):
@@ -68,10 +68,10 @@ def write(
 
 
 @contextmanager
-def making(spec: Mapping[str, Any]) -> Iterator["Making"]:
+def create_store(spec: Mapping[str, Any]) -> Iterator["StoreWriter"]:
     """A store being made, in a hidden folder beside spec["folder"]; without `finish` the block leaves nothing behind.
 
-    Use: `with making(spec) as new:` fill `new.images(split, shape)` in place for each split, then `new.finish(...)`.
+    Use: `with create_store(spec) as new:` fill `new.images(split, shape)` in place for each split, then `new.finish(...)`.
     Raises RunError (no space, no permission) as a sentence that names the store.
     """
     folder = Path(spec["folder"])
@@ -82,7 +82,7 @@ def making(spec: Mapping[str, Any]) -> Iterator["Making"]:
     except OSError as error:
         raise _explained(folder, error) from error
     try:
-        yield Making(spec, temporary)
+        yield StoreWriter(spec, temporary)
     except OSError as error:
         raise _explained(folder, error) from error
     finally:
@@ -91,13 +91,15 @@ def making(spec: Mapping[str, Any]) -> Iterator["Making"]:
         os.close(lock)
 
 
-class Making:
-    """The hidden folder of a store that is not finished; see `making`."""
+class StoreWriter:
+    """The hidden folder of a store that is not finished; see `create_store`."""
 
     def __init__(self, spec: Mapping[str, Any], folder: Path):
         self.spec = spec
         self.folder = folder
-        self.arrays: dict[str, Any] = {}  # arrays, or what stands for one (prepare/packed.py): a length and a shape
+        self.arrays: dict[
+            str, Any
+        ] = {}  # arrays, or what stands for one (prepare/imagenet/packed_store.py): a length and a shape
 
     def images(self, split: str, shape: Sequence[int], dtype: DTypeLike = np.uint8) -> np.ndarray:
         """A writable array of `shape` (N, H, W, C), uint8 or float32, that lies on the disk: fill it in place."""
@@ -360,7 +362,7 @@ def _new_folder(folder: Path) -> tuple[Path, int]:
 def _sweep(folder: Path) -> None:
     """Remove what killed makers of this store left: hidden siblings whose lock nobody holds."""
     for old in folder.parent.glob(f"{_prefix(folder)}*"):
-        with unheld(old) as free:
+        with try_lock(old) as free:
             if free:
                 shutil.rmtree(old, ignore_errors=True)
 

@@ -1,1 +1,1 @@
-"""Obtain an encoder: one loop for all methods."""
+"""Train an encoder: one loop for all methods."""

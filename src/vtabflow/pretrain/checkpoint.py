@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vtabflow.files import write_with
+from vtabflow.runtime.files import write_with
 
 NAME = "checkpoint.pt"
 

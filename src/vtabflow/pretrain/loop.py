@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtabflow import ranks
-from vtabflow.compute import autocast, repeatable, worth_compiling
 from vtabflow.errors import UserError
-from vtabflow.files import seed_of
 from vtabflow.methods.base import Method
-from vtabflow.methods.draws import Draws
+from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.pretrain import checkpoint
 from vtabflow.pretrain.optimisers import optimiser
 from vtabflow.pretrain.upstream import Upstream
-from vtabflow.schedule import Schedule
+from vtabflow.runtime import distributed
+from vtabflow.runtime.compute import autocast, repeatable, worth_compiling
+from vtabflow.runtime.files import seed_of
+from vtabflow.runtime.schedule import Schedule
 
 # The loop waits for the device only at a check: to read the losses, to see that they are finite, to save and to print.
 CHECK_STEPS = 100
@@ -58,14 +58,14 @@ def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: in
 
 
 def _train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: int, key: str, scratch: Path) -> Outcome:
-    device, steps, turns = upstream.device, settings["steps"], method.turns
+    device, steps, turns = upstream.device, settings["steps"], method.update_order
     method.to(device).to(memory_format=torch.channels_last).train()
-    if ranks.world() > 1:
+    if distributed.world() > 1:
         synchronise_norms(method, device)
-    players = {name: list(parameters) for name, parameters in method.players().items()}
-    own = {name: {**settings, **method.player_settings().get(name, {})} for name in players}
-    optimisers = {name: optimiser(parameters, own[name]) for name, parameters in players.items()}
-    schedules = {name: schedule(own[name], steps) for name in players}
+    parameter_groups = {name: list(parameters) for name, parameters in method.parameter_groups().items()}
+    own = {name: {**settings, **method.group_settings().get(name, {})} for name in parameter_groups}
+    optimisers = {name: optimiser(parameters, own[name]) for name, parameters in parameter_groups.items()}
+    schedules = {name: schedule(own[name], steps) for name in parameter_groups}
     first = {name: value.detach().cpu().clone() for name, value in method.state_dict().items()}
     outcome = Outcome()
     saved = checkpoint.load(scratch, key, device)
@@ -86,26 +86,26 @@ def _train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: i
     # A short run too has something to fall back to, should it diverge.
     every = int(os.environ.get("VTABFLOW_CHECKPOINT_STEPS", min(CHECKPOINT_STEPS, -(-steps // 5))))
     mark = -(-steps // PRINTS)
-    draws = Draws(torch.Generator(device), ranks.rank(), ranks.world())
+    rng = BatchRNG(torch.Generator(device), distributed.rank(), distributed.world())
     meter, watch = Meter(), Watch(device, outcome)
     bounds = Bounds(settings["divergence"], outcome.losses, [first[name] for name, _ in method.named_parameters()])
     for step in range(outcome.steps, steps):
-        for turn, player in enumerate(turns):
+        for turn, group in enumerate(turns):
             number = seed_of(seed, method.id, step, turn) if turn else seed_of(seed, method.id, step)
-            draws.generator.manual_seed(number)
+            rng.generator.manual_seed(number)
             torch.manual_seed(number)
             batch = upstream.draw(step * len(turns) + turn)
-            if len(players) > 1:
-                only(method, players[player])
-            for group in optimisers[player].param_groups:
-                group["lr"] = schedules[player].rate(step)
-            optimisers[player].zero_grad()
+            if len(parameter_groups) > 1:
+                only(method, parameter_groups[group])
+            for parameters in optimisers[group].param_groups:
+                parameters["lr"] = schedules[group].rate(step)
+            optimisers[group].zero_grad()
             with forward:
-                losses = method.losses(player, batch, draws)
+                losses = method.losses(group, batch, rng)
             torch.stack([loss for loss in losses.values() if loss.requires_grad]).sum().backward()
-            ranks.average([p.grad for p in players[player] if p.grad is not None])
-            optimisers[player].step()
-            meter.add(losses, f"{player}/" if len(players) > 1 else "")
+            distributed.average([p.grad for p in parameter_groups[group] if p.grad is not None])
+            optimisers[group].step()
+            meter.add(losses, f"{group}/" if len(parameter_groups) > 1 else "")
         with torch.no_grad():
             method.after_step(step)
         done = step + 1
@@ -133,7 +133,11 @@ def _train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: i
             speed, left = watch.lap(done, steps)
             values = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
             say(f"{method.id}: step {done}/{steps}, {values}, {speed * images_a_step:.0f} images/s, {left:.0f} s left")
-        if ranks.rank() == 0 and done != steps and (done % every == 0 or watch.since_saved() > CHECKPOINT_SECONDS):
+        if (
+            distributed.rank() == 0
+            and done != steps
+            and (done % every == 0 or watch.since_saved() > CHECKPOINT_SECONDS)
+        ):
             states = {name: each.state_dict() for name, each in optimisers.items()}
             checkpoint.save(
                 scratch, {"key": key, "method": method.state_dict(), "optimisers": states, "outcome": vars(outcome)}
@@ -161,7 +165,7 @@ class Meter:
     def take(self) -> dict[str, float]:
         """The means since the last `take`; waits for the device once."""
         sums = torch.stack(list(self.sums.values()))
-        ranks.average([sums])
+        distributed.average([sums])
         means = {name: value / self.counts[name] for name, value in zip(self.sums, sums.tolist(), strict=True)}
         self.sums, self.counts = {}, {}
         return means
@@ -266,7 +270,7 @@ def synchronise_norms(method: nn.Module, device: torch.device) -> None:
 
 
 def say(text: str) -> None:
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         print(text, flush=True)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vtabflow.files import seed_of
 from vtabflow.methods.augment import plain, standardise
-from vtabflow.pretrain.packed import open_images
+from vtabflow.pretrain.image_loader import open_images
+from vtabflow.runtime.files import seed_of
 
 TRAIN, TEST = 2000, 1000
 # A network of more than a million parameters on a CPU: one image takes a tenth of a second.

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtabflow import catalogue
 from vtabflow.errors import RunError, UserError
-from vtabflow.files import seed_of, sha256, write_json, write_with
-from vtabflow.networks import table
+from vtabflow.networks import registry as table
+from vtabflow.planning import catalogue
+from vtabflow.runtime.files import seed_of, sha256, write_json, write_with
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def run(spec: dict[str, Any]) -> None:
 
     A run that diverges is a result too: its card has status "stopped" or "failed" and a reason. UserError for a spec
     that cannot be run, RunError if the GPU's memory does not do; what a run that ended early left in scratch, the next
-    goes on from. Of several processes (vtabflow/ranks.py) the first writes.
+    goes on from. Of several processes (vtabflow/distributed.py) the first writes.
     """
     folder, scratch = Path(spec["folder"]), Path(spec["scratch"])
     made = not (folder / CARD).exists()
@@ -58,16 +58,16 @@ def make(spec: dict[str, Any], folder: Path, scratch: Path) -> None:
 
     import torch
 
-    from vtabflow import compute, ranks
+    from vtabflow.runtime import compute, distributed
 
-    ranks.join()
+    distributed.join()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     trunk = table.build(spec["network"], spec["seed"])
     trained = pretrain(spec, trunk, device, scratch) if info.streams else {}
     peak = compute.peak_memory(device)
-    ranks.leave()
+    distributed.leave()
     if not first_process():
         return
     standardised = trained.pop("standardised", False)
@@ -149,12 +149,12 @@ def pretrain(spec: dict[str, Any], trunk: "nn.Module", device: "torch.device", s
     upstream = Upstream(store, spec["upstream"], kind.streams, settings["batch"], seed, device)
     method = kind(trunk, size, upstream.classes, settings, seed_of("method", kind.id, seed))
     try:
-        before = probe(spec, trunk, store, device, method.standardises())
+        before = probe(spec, trunk, store, device, method.standardizes_input())
         outcome = train(method, upstream, settings, seed, spec["key"], scratch)
         with torch.no_grad():
-            method.settle()
-            pictures = method.eval().pictures()
-        after = probe(spec, trunk, store, device, method.standardises()) if outcome.status != "failed" else None
+            method.finalize()
+            pictures = method.eval().samples()
+        after = probe(spec, trunk, store, device, method.standardizes_input()) if outcome.status != "failed" else None
     except torch.OutOfMemoryError as error:
         raise RunError(
             f"method {kind.id}: the GPU ran out of memory with batches of {settings['batch']} at "
@@ -172,7 +172,7 @@ def pretrain(spec: dict[str, Any], trunk: "nn.Module", device: "torch.device", s
         **{name: getattr(outcome, name) for name in OUTCOME},
         "upstream": {"dataset": spec["upstream"]["dataset"], "sha256": digests, "subset": upstream.subset},
         "probe": after,
-        "standardised": method.standardises(),
+        "standardised": method.standardizes_input(),
         "pictures": pictures,
         "members": upstream.members,
     }

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtabflow import ranks
-from vtabflow.compute import room
 from vtabflow.errors import UserError
-from vtabflow.files import digest, seed_of, sha256
-from vtabflow.prepare.packed import file_name, is_packed
-from vtabflow.pretrain import packed
+from vtabflow.prepare.imagenet.packed_store import file_name, is_packed
+from vtabflow.pretrain import image_loader as packed
+from vtabflow.runtime import distributed
+from vtabflow.runtime.compute import room
+from vtabflow.runtime.files import digest, seed_of, sha256
 
 # Stream -> its rows of the store and, where those are not on the device already, its images.
 Pieces = dict[str, tuple[Tensor, Tensor]]
@@ -111,8 +111,8 @@ class Upstream:
             raise UserError(f"the upstream store {spec['folder']} has no training images; give the upstream some")
         self.device = device
         # This process's rows of each batch.
-        each = ranks.part_of(batch)
-        self.part = slice(ranks.rank() * each, (ranks.rank() + 1) * each)
+        each = distributed.part_of(batch)
+        self.part = slice(distributed.rank() * each, (distributed.rank() + 1) * each)
         self.classes: int | None = None
         self.subset: dict[str, Any] | None = None
         self.members: list[str] = []
@@ -147,7 +147,7 @@ class Upstream:
             self.subset = {**how, "images": len(self.members), "digest": digest(self.members)}
             if out:
                 self.subset["held_out"] = out
-                if ranks.rank() == 0:
+                if distributed.rank() == 0:
                     print(f"{how['file']}: {out} of its images are held out, {len(self.members)} are used", flush=True)
         self.orders = {name: Order(rows[source], batch, seed, name) for name, source in streams.items()}
         self.labelled = {name for name, source in streams.items() if source != "images"}

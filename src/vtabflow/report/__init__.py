@@ -1,1 +1,1 @@
-"""Scores to tables, figures and one page."""
+"""From scores to tables, figures and one page."""

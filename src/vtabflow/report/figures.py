@@ -8,8 +8,8 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 
 from vtabflow.report.heat import heat
-from vtabflow.report.look import GROUND, INK, VEGALITE, Figure, Rows, family_colour, finished, percent, standins, words
 from vtabflow.report.stats import Results, mean_of
+from vtabflow.report.theme import GROUND, INK, VEGALITE, Figure, Rows, family_colour, finished, percent, standins, words
 
 
 def figures(spec: dict[str, Any], results: Results, theme: str) -> list[Figure]:

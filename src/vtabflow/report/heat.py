@@ -5,8 +5,8 @@ from typing import Any
 
 import altair as alt
 
-from vtabflow.report.look import FAILED, GAP, GROUND, HEAT, INK, QUIET, Figure, Rows, finished, percent, words
 from vtabflow.report.stats import Results, mean_of
+from vtabflow.report.theme import FAILED, GAP, GROUND, HEAT, INK, QUIET, Figure, Rows, finished, percent, words
 
 COLUMN = 42  # pixels
 LETTER = 7  # pixels of a group's title, rounded up: its longest, "specialized", takes 69

@@ -13,10 +13,10 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from vtabflow.files import read_json
 from vtabflow.report.answer import answer, count, heading, listing, points, short, span
-from vtabflow.report.look import COLOURS, OTHER, VEGALITE, Figure, standins
 from vtabflow.report.stats import BASELINE, Results
+from vtabflow.report.theme import COLOURS, OTHER, VEGALITE, Figure, standins
+from vtabflow.runtime.files import read_json
 
 LEARNS = {
     "from-scratch": "nothing beforehand: starts from random weights and sees only the task itself",

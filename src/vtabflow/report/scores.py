@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from vtabflow.errors import RunError
-from vtabflow.files import digest
 from vtabflow.report.stats import Results
+from vtabflow.runtime.files import digest
 
 Spec = dict[str, Any]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vtabflow.errors import UserError
-from vtabflow.files import read_json, write_json, write_with
+from vtabflow.runtime.files import read_json, write_json, write_with
 
 Spec = dict[str, Any]
 TABLES = ("scores.csv", "summary.csv", "plots.csv")

@@ -1,0 +1,1 @@
+"""The commands `vtabflow data plan` and `vtabflow data audit`."""

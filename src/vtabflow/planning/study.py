@@ -1,0 +1,276 @@
+"""The study: params.yaml (or studies/<name>.yaml), checked on load. Imports nothing heavy."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from vtabflow.errors import UserError
+from vtabflow.networks.registry import NETWORKS
+from vtabflow.planning import catalogue
+from vtabflow.planning.settings import Finetune, Folder, Group, Id, Prepare, Pretrain, Report, Run, Seed, nearest
+from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, VTAB_IDS, Task, standins, vtab
+from vtabflow.prepare.tfds.datasets import DATASETS
+
+
+class Study(Group):
+    """Methods x tasks x budgets x seeds, and all their settings."""
+
+    study: Id
+    methods: Annotated[tuple[Id, ...], Field(min_length=1)]
+    tasks: Annotated[tuple[Id, ...], Field(min_length=1)]
+    budgets: Annotated[tuple[Literal["1k", "full"], ...], Field(min_length=1)] = ("1k", "full")
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    upstream: Id = UPSTREAM_STANDIN
+    prepare: Prepare = Prepare()
+    pretrain: Pretrain = Pretrain()
+    finetune: Finetune = Finetune()
+    report: Report = Report()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> "Study":
+        for name in ("methods", "tasks", "budgets", "seeds"):
+            values = getattr(self, name)
+            twice = next((v for v in values if values.count(v) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{name}: {twice} stands there twice")
+        for folder in self.prepare.folders:
+            if folder in VTAB_IDS or folder == IMAGENET or folder.endswith("-standin"):
+                raise ValueError(
+                    f"prepare.folders: {folder} is the name of a VTAB task, a stand-in or an upstream set; give your folder another, such as my-{folder}"
+                )
+        for dataset in self.prepare.tfds.versions:
+            self._tfds_version(dataset)
+        methods = catalogue.methods()
+        for method in self.methods:
+            if method not in methods:
+                raise ValueError(
+                    f"methods: there is no method {method}{nearest(method, methods)}; the methods are: {', '.join(methods)}"
+                )
+            self._fits(methods[method])
+        for method in self.pretrain.per_method:
+            if method not in methods:
+                raise ValueError(f"pretrain.per_method: there is no method {method}{nearest(method, methods)}")
+            self.method_settings(method)
+        for task in self.tasks:
+            self.task(task)
+        if self.upstream in self.tasks:
+            raise ValueError(f"upstream: {self.upstream} is a task too; pre-training would see its test images")
+        known = [UPSTREAM_STANDIN, IMAGENET, *self.prepare.folders]
+        if self.upstream not in known:
+            raise ValueError(
+                f"upstream: there is no set {self.upstream}{nearest(self.upstream, known)}; there are: {', '.join(known)}"
+            )
+        return self
+
+    def _fits(self, method: catalogue.MethodInfo) -> None:
+        """Refuse a batch or an image size that the method cannot work with, naming the key and the smallest that it can."""
+        if not method.streams:
+            return
+        settings, own = self.method_settings(method.id), self.pretrain.per_method.get(method.id, {})
+        given = f"pretrain.per_method.{method.id}"
+        if settings["batch"] < method.smallest_batch:
+            key = f"{given}.batch" if "batch" in own else "pretrain.batch"
+            raise ValueError(f"{key} is {settings['batch']}: {method.id} needs at least {method.smallest_batch}")
+        size = settings["image_size"]
+        common = "prepare.image_size" if self.pretrain.image_size is None else "pretrain.image_size"
+        key = f"{given}.image_size" if "image_size" in own else common
+        advice = f"change it, or give the method a size of its own by {given}.image_size"
+        smaller = settings.get("downscale", 1)  # the pictures that are generated
+        if method.sizes and size not in {smaller * side for side in method.sizes}:
+            sizes = ", ".join(str(smaller * side) for side in method.sizes)
+            by = f" with its downscale of {smaller}" if smaller > 1 else ""
+            raise ValueError(f"{key} is {size}: {method.id} works at {sizes} px{by}; {advice}")
+        self._fits_network(method, self.network(method.id), key, size, advice)
+        if size < method.smallest_size:
+            raise ValueError(f"{key} is {size}: {method.id} needs at least {method.smallest_size} px; {advice}")
+
+    def _fits_network(self, method: catalogue.MethodInfo, network: str, key: str, size: int, advice: str) -> None:
+        """Refuse an image that is not of whole patches, and a network without patches where the method hides some."""
+        patch = NETWORKS[network].get("patch")
+        if patch and size % patch:
+            low, high = size // patch * patch, -(-size // patch) * patch
+            near = f"{low} or {high}" if low else str(high)
+            raise ValueError(
+                f"{key} is {size}: {method.id} on {network} needs a multiple of its patch of {patch} px, such as {near}; {advice}"
+            )
+        if not patch and any("patch" in NETWORKS[name] for name in method.networks.values()):
+            known = ", ".join(name for name, row in NETWORKS.items() if "patch" in row)
+            raise ValueError(
+                f"pretrain.per_method.{method.id}.network is {network}: {method.id} needs one of patches: {known}"
+            )
+
+    def task(self, name: str) -> Task:
+        """The task of an id: one of VTAB's, a stand-in, or one of this study's folders."""
+        if name in standins():
+            return standins()[name]
+        if name in self.prepare.folders:
+            folder = self.prepare.folders[name]
+            return Task(name, folder.display or name, folder.group, name, "folder")
+        if name in vtab():
+            return vtab()[name]
+        known = [*vtab(), *standins(), *self.prepare.folders]
+        raise ValueError(f"tasks: there is no task {name}{nearest(name, known)}; the tasks are: {', '.join(known)}")
+
+    def _tfds_version(self, dataset: str) -> str:
+        """The version of a dataset's TFDS records that this study reads."""
+        if dataset not in DATASETS:
+            raise ValueError(
+                f"prepare.tfds.versions: there is no dataset {dataset}{nearest(dataset, DATASETS)}; there are: {', '.join(DATASETS)}"
+            )
+        known = (DATASETS[dataset].version, *DATASETS[dataset].readable)
+        version = self.prepare.tfds.versions.get(dataset, known[0])
+        if version not in known:
+            raise ValueError(
+                f"prepare.tfds.versions.{dataset} is {version}: the versions that give VTAB's examples are {', '.join(known)}"
+            )
+        return version
+
+    def tfds_settings(self, dataset: str) -> dict[str, Any]:
+        """Which records of which TFDS builder a dataset is made of."""
+        return {
+            "builder": DATASETS[dataset].builder,
+            "config": DATASETS[dataset].config,
+            "version": self._tfds_version(dataset),
+        }
+
+    def network(self, method: str) -> str:
+        """The network of one method: its own in per_method, or what stands for the study's with this method."""
+        given = self.pretrain.per_method.get(method, {})
+        return given.get("network") or catalogue.methods()[method].network(self.pretrain.network)
+
+    def method_settings(self, method: str) -> dict[str, Any]:
+        """The settings of one method's pre-training: the study's, the method's own word over them, params.yaml's per_method over both."""
+        info = catalogue.methods()[method]
+        common = self.pretrain.model_dump(exclude={"network", "seed", "subset", "per_method"})
+        given = self.pretrain.per_method.get(method, {})
+        known = {**common, **info.settings, "network": None}
+        # Where every player has a rate of its own, the common one is not read, and belongs into no key.
+        rates = [f"{player}_rate" for player in dict.fromkeys(info.update_order)]
+        own_rates = bool(rates) and set(rates) <= set(info.settings)
+        if own_rates and "learning_rate" in given:
+            raise ValueError(
+                f"pretrain.per_method.{method}.learning_rate is not read: {method} has {', '.join(rates)}; set those"
+            )
+        for key, value in given.items():
+            place = f"pretrain.per_method.{method}.{key}"
+            if key == "network" and value not in NETWORKS:
+                raise ValueError(
+                    f"{place}: there is no network {value}{nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}"
+                )
+            if key not in known:
+                raise ValueError(
+                    f"{place}: {method} has no setting {key}{nearest(key, known)}; it has: {', '.join(sorted(known))}"
+                )
+            if key in info.settings and not _same_kind(value, info.settings[key]):
+                raise ValueError(f"{place}: {value!r} should be of the kind of its default {info.settings[key]!r}")
+            low, high = info.ranges.get(key, (None, None))
+            if low is not None and not low <= value <= high:
+                raise ValueError(f"{place} is {value!r}: it should be from {low:g} to {high:g}")
+        common_given = {key: value for key, value in {**common, **info.defaults, **given}.items() if key in common}
+        try:
+            checked = Pretrain(**common_given).model_dump(exclude={"network", "seed", "subset", "per_method"})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(
+                f"pretrain.per_method.{method}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from error
+        own = {key: given.get(key, default) for key, default in info.settings.items()}
+        if own_rates:
+            del checked["learning_rate"]
+        return {**checked, **own, "image_size": checked["image_size"] or self.prepare.image_size}
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    if isinstance(default, (list, tuple)):
+        return isinstance(value, (list, tuple)) and all(_same_kind(v, default[0]) for v in value if default)
+    return isinstance(value, type(default))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error instead of a silent loss of the first."""
+
+
+def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
+            mark = node.value[index][0].start_mark
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load(path: Path | str = "params.yaml") -> Study:
+    """Read and check a study.
+
+    Raises:
+        UserError: one sentence that names the file and the key, with the nearest right name where a name is wrong.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no study file {path}; params.yaml and studies/<name>.yaml are study files"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} should hold keys such as study, methods and tasks; params.yaml shows the form")
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_sentence(error)}") from error
+
+
+# Of pydantic's messages those that would say nothing to somebody who writes YAML.
+PLAIN = {
+    "tuple_type": "it should be a list, such as [{}]",
+    "list_type": "it should be a list, such as [{}]",
+    "dict_type": "it should hold keys of its own, indented below it",
+    "model_type": "it should hold keys of its own, indented below it",
+    "string_pattern_mismatch": "names have lower-case letters, digits and single hyphens between them",
+}
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first error of a study as one sentence."""
+    # A misspelt key often leaves another missing: the misspelling is what to say.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    place = ".".join(str(part) for part in first["loc"])
+    others = f" ({error.error_count() - 1} more errors follow)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1])
+        return f"unknown key {place}{nearest(str(first['loc'][-1]), known)}; the keys there are: {', '.join(known)}{others}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"the key {place} is missing{others}"
+    if first["type"] == "value_error":
+        return f"{place + ': ' if place else ''}{message}{others}"
+    plain = PLAIN.get(first["type"])
+    message = plain.format(first["input"]) if plain else f"{message[0].lower()}{message[1:]}"
+    return f"{place} is {first['input']!r}: {message}{others}"
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that the schema has at a place such as ("finetune",) or ("prepare", "folders", "cats")."""
+    model: type[Group] = Study
+    for part in loc:
+        if model is Prepare and part == "folders":
+            model = Folder
+        elif isinstance(part, str) and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            if isinstance(annotation, type) and issubclass(annotation, Group):
+                model = annotation
+    return list(model.model_fields)

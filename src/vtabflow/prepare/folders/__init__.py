@@ -1,0 +1,1 @@
+"""Images of one's own: folders and zips of <class>/<image>."""

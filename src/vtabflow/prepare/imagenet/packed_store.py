@@ -1,0 +1,111 @@
+"""Stores of the form "packed": the image files' own bytes, one ArrayRecord an example, decoded when a batch is drawn.
+
+    <folder>/train.array_record val.array_record test.array_record     JPEG (or PNG) bytes, random access by row
+
+The other files are those of every store (see store.py). Every record was decoded once when it was packed, so that none
+fails when it is drawn (pretrain/image_loader.py).
+"""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from vtabflow.prepare.images import MOST_PIXELS, Unreadable
+
+if TYPE_CHECKING:
+    from vtabflow.prepare.store import Store
+
+FORM = "packed"
+# One record a chunk, so that a row is read without its neighbours; JPEG does not compress.
+LAYOUT = "group_size:1,uncompressed"
+FORMATS = ("JPEG", "PNG")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Writer:
+    """A split's records in order: `with Writer(folder, "train") as split: split.write(data)`.
+
+    `rows` counts them. After a good end the object stands for the split in `Making.arrays`: it has a length and a
+    `shape`, (N, None, None, 3). Raises OSError if the disk takes no more.
+    """
+
+    def __init__(self, folder: Path, split: str):
+        from array_record.python.array_record_module import ArrayRecordWriter
+
+        self.path = folder / file_name(split)
+        self.rows = 0
+        self._writer = ArrayRecordWriter(str(self.path), LAYOUT)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            self._writer.close()
+        except RuntimeError as error:
+            if kind is None:
+                raise self._refused(error) from error
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._writer.write(data)
+        except RuntimeError as error:
+            raise self._refused(error) from error
+        self.rows += 1
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        return (self.rows, None, None, 3)
+
+    def _refused(self, error: RuntimeError) -> OSError:
+        # "write() failed: No space left on device; writing /path; at byte 123"
+        return OSError(str(error).split(";")[0].removeprefix("write() failed: "))
+
+
+def file_name(split: str) -> str:
+    return f"{split}.array_record"
+
+
+def is_packed(store: "Store") -> bool:
+    return store.manifest.get("form") == FORM
+
+
+def look(data: bytes) -> str:
+    """Decode an image file and say what it is: "rgb", "grey", "cmyk" or "png".
+
+    Raises Unreadable: empty, neither JPEG nor PNG, cut off, too many pixels.
+    """
+    if not data:
+        raise Unreadable("is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Unreadable(f"has more than {MOST_PIXELS} pixels")
+            mode = image.mode
+            # An eighth of the size: all data are read, for three quarters of the time.
+            image.draft(None, (1, 1))
+            image.load()
+    except Image.UnidentifiedImageError as error:
+        raise Unreadable("is neither JPEG nor PNG") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Unreadable(f"is broken ({error})") from error
+    if data.startswith(PNG):
+        return "png"
+    return {"L": "grey", "CMYK": "cmyk"}.get(mode, "rgb")
+
+
+def shortened(data: bytes, side: int, quality: int) -> bytes:
+    """An image whose longer side is over `side` pixels as a JPEG of that side, antialiased; others as they are."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if max(image.size) <= side:
+            return data
+        shape = tuple(max(1, round(length * side / max(image.size))) for length in image.size)
+        picture = image.convert("L" if image.mode == "L" else "RGB")
+    made = io.BytesIO()
+    picture.resize((shape[0], shape[1]), Image.Resampling.BILINEAR).save(made, "JPEG", quality=quality)
+    return made.getvalue()

@@ -1,1 +1,0 @@
-"""Source `procedural`: stand-ins drawn from a seed, one file for each kind of picture."""

@@ -1,0 +1,1 @@
+"""VTAB's datasets through TFDS: tables, downloads, records, labels, splits."""

@@ -1,0 +1,1 @@
+"""What every step uses while it runs: devices, several processes, files, locks, schedules, progress."""
