@@ -1,0 +1,206 @@
+"""What comes out of each step: a small JSON file that is written last, so that its presence says that the result is whole.
+
+Files that were written before the formats had a `version` field are read as version 1.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What Snakemake looks for: the result's key and folder, and whether this job made it or found it."""
+
+    key: str
+    folder: str
+    made: bool
+
+
+# ---- prepare
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file that gave no image, with the reason."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json of a store. Every mapping is by split, or by task and then split; `sha256` is by file name.
+
+    `shape[split]` is (H, W, C); H and W are None in a packed store. `details` holds what one source has to add.
+    """
+
+    dataset: str
+    source: str
+    settings: dict[str, Any]
+    image: dict[str, Any]
+    rows: Literal["all", "1k"]
+    counts: dict[str, int]
+    shape: dict[str, tuple[int | None, ...]]
+    classes: dict[str, int]
+    class_names: dict[str, tuple[str, ...]] | None
+    histogram: dict[str, dict[str, tuple[int, ...]]]
+    sha256: dict[str, str]
+    skipped: tuple[SkippedFile, ...]
+    spec: dict[str, Any]
+    form: str | None = None
+    version: int = 1
+
+
+# ---- pretrain
+
+
+@dataclass(frozen=True)
+class EncoderInput:
+    """What the encoder wants to be fed: pixels x in [0, 1] become x * (high - low) + low, then (x - mean) / std.
+
+    `standardise`: after that each image is brought to mean 0 and standard deviation 1.
+    """
+
+    size: int
+    low: float
+    high: float
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    standardise: bool
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Accuracy of a linear probe on the upstream's own classes; `start` is that of the untrained network."""
+
+    accuracy: float
+    classes: int
+    n_train: int
+    n_test: int
+    start: float | None = None
+
+
+@dataclass(frozen=True)
+class EncoderCard:
+    """card.json of an encoder. `seeded`: fine-tuning draws the network anew from the cell's seed, the weights are an example.
+
+    Images a second are over the training without its first steps; `curve` has the losses along the way.
+    """
+
+    method: str
+    display: str
+    family: str
+    network: str
+    features: int
+    sha256: dict[str, str]
+    parameters: int
+    input: EncoderInput
+    seeded: bool
+    precision: str | None
+    status: Literal["ok", "stopped", "failed"]
+    reason: str | None
+    losses: dict[str, dict[str, float]]
+    curve: tuple[dict[str, Any], ...]
+    seconds: float
+    images_per_second: float | None
+    resumed: int
+    upstream: dict[str, Any] | None
+    probe: Probe | None
+    peak_memory_bytes: int
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    spec: dict[str, Any]
+    version: int = 1
+
+
+# ---- finetune
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One setting of the sweep: trained on train, scored on val."""
+
+    learning_rate: float
+    steps: int
+    val_accuracy: float | None
+    train_loss: float | None
+    seconds: float
+    status: Literal["ok", "failed"]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The setting that was selected by validation accuracy; `train_loss` is of its last training, on train and val."""
+
+    learning_rate: float
+    steps: int
+    val_accuracy: float
+    train_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A better setting whose training on train and val failed."""
+
+    learning_rate: float
+    steps: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """score.json of a cell. `accuracy` is a fraction of the n_test test examples; None if the cell failed."""
+
+    key: str
+    method: str
+    task: str
+    budget: Literal["1k", "full"]
+    seed: int
+    source: str
+    evaluation: str
+    status: Literal["ok", "failed"]
+    reason: str | None
+    selected: Selected | None
+    accuracy: float | None
+    images_per_second: float | None
+    outside_network: float | None
+    peak_memory_bytes: int | None
+    trials: tuple[TrialResult, ...]
+    passed_over: tuple[PassedOver, ...]
+    n_train: int
+    n_val: int
+    n_trainval: int
+    n_test: int
+    seconds: float
+    precision: str
+    spec: dict[str, Any]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    version: int = 1
+
+
+# ---- report
+
+
+@dataclass(frozen=True)
+class CellCounts:
+    """How many cells of a page are ok, failed and missing."""
+
+    ok: int
+    failed: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class PageCard:
+    """card.json of a page. `state` digests what the page shows of its cells."""
+
+    key: str
+    study: str
+    cells: CellCounts
+    complete: bool
+    state: str
+    figures: tuple[str, ...]
+    spec: dict[str, Any]
+    version: int = 1
