@@ -1,12 +1,27 @@
 """The specs of a study's stores: drawn stand-ins, folders of images, VTAB's datasets through TFDS, and ImageNet.
 
-A store's key holds all that is in it. Its "identity" says, part by part, what its users take from it: a cell the rows of its
-budget, an encoder the upstream's images, labels and subset. So more rows elsewhere in a store run nothing again.
+A store's key holds all that is in it. Its `identity` has a digest for each part that users take: a cell takes the rows
+of its budget; an encoder takes the upstream's images, labels and subset. More rows elsewhere in a store run nothing again.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vtabflow.contracts.protocol import ROWS_1K
+from vtabflow.contracts.specs import (
+    Fingerprint,
+    FolderSettings,
+    ImagenetSettings,
+    ImageSpec,
+    PackedImageSpec,
+    Places,
+    SplitFractions,
+    StandinSettings,
+    StoreSpec,
+    TfdsSettings,
+)
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
 from vtabflow.planning.code_identity import CodeLock
 from vtabflow.planning.study import Study
@@ -17,24 +32,23 @@ from vtabflow.prepare.tfds.archives import ARCHIVES
 from vtabflow.prepare.tfds.manual import missing_by_hand
 from vtabflow.runtime.files import digest, read_json
 
-Spec = dict[str, Any]
-ROWS_1K = {"train": 800, "val": 200}  # protocol.md section 1.2: train800, val200
 FINGERPRINTS = Path("scratch/fingerprints.json")
 IMAGENET_CLASSES = 1000
 IMAGENET_VERSION = "5.1.0"  # of TFDS 4.9.10's imagenet2012
 
 
-class Stores:
+class StorePlanner:
     """Plans the stores of one study; `root` is the project's folder."""
 
     def __init__(self, study: Study, root: Path, lock: CodeLock):
         self.study, self.root, self.lock = study, root, lock
         prepare = study.prepare
-        self.image: Spec = {"size": prepare.image_size, "resize": prepare.resize}
-        # What is drawn is drawn in whole numbers; of what is resized the study may ask for the unrounded ones.
-        self.resized = self.image | ({"numbers": prepare.numbers} if prepare.numbers != "uint8" else {})
+        self.image = ImageSpec(prepare.image_size, prepare.resize)
+        # Stand-ins are drawn in whole numbers; images that are resized can be kept unrounded.
+        self.resized_image = replace(self.image, numbers=prepare.numbers)
 
-    def task(self, task: Task) -> Spec:
+    def task(self, task: Task) -> StoreSpec:
+        """The store of a task's dataset."""
         budgets = self.study.budgets
         if task.source == "folder":
             return self._folder_store(task.id, "task", budgets)
@@ -42,97 +56,123 @@ class Stores:
             return self._tfds_store(task.dataset, budgets)
         drawn = self.study.prepare.procedural
         counts = {"train": drawn.train, "val": drawn.val, "test": drawn.test}
-        return self._procedural_store(task.dataset, str(task.module), counts, budgets)
+        return self._standin_store(task.dataset, str(task.module), counts, budgets)
 
-    def upstream(self) -> Spec:
+    def upstream(self) -> StoreSpec:
+        """The store that encoders are trained on."""
         if self.study.upstream == IMAGENET:
             return self._imagenet_store()
         if self.study.upstream != UPSTREAM_STANDIN:
             return self._folder_store(self.study.upstream, "upstream", ("full",))
         drawn = self.study.prepare.procedural
         counts = {"train": drawn.upstream, "val": drawn.val, "test": 0}
-        return self._procedural_store(UPSTREAM_STANDIN, renderers()[UPSTREAM_STANDIN][0], counts, ("full",))
+        return self._standin_store(UPSTREAM_STANDIN, renderers()[UPSTREAM_STANDIN][0], counts, ("full",))
 
-    def _procedural_store(self, dataset: str, module: str, counts: dict[str, int], budgets: tuple[str, ...]) -> Spec:
+    def _standin_store(self, dataset: str, module: str, counts: dict[str, int], budgets: tuple[str, ...]) -> StoreSpec:
         seed = self.study.prepare.procedural.seed
         tasks = [task for task, (its_module, _) in renderers().items() if its_module == module]
-        classes = {task: renderers()[task][1] for task in tasks}
         code = self.lock.identity(f"standins/{module}")
-        drawn = {"source": "procedural", "dataset": dataset, "seed": seed, "image": self.image, "code": code}
-        trained = digest([drawn, counts["train"]])
-        parts = {
-            "images": trained,
-            "labels": trained,
-            "1k": digest([drawn, {**counts, **ROWS_1K}]),
-            "full": digest([drawn, counts]),
+        drawn = {
+            "source": "procedural",
+            "dataset": dataset,
+            "seed": seed,
+            "image": _image_identity(self.image),
+            "code": code,
         }
-        settings = {"module": module, "seed": seed, "counts": counts}
-        return self._store(dataset, "procedural", settings, classes, budgets, parts, code, self.image)
+        trained = digest([drawn, counts["train"]])
+        return self._store(
+            dataset=dataset,
+            source="procedural",
+            settings=StandinSettings(module, seed, counts),
+            image=self.image,
+            classes={task: renderers()[task][1] for task in tasks},
+            budgets=budgets,
+            identity={
+                "images": trained,
+                "labels": trained,
+                "1k": digest([drawn, {**counts, **ROWS_1K}]),
+                "full": digest([drawn, counts]),
+            },
+            code=code,
+        )
 
-    def _folder_store(self, dataset: str, role: str, budgets: tuple[str, ...]) -> Spec:
-        folder = self.study.prepare.folders[dataset]
+    def _folder_store(self, dataset: str, role: Any, budgets: tuple[str, ...]) -> StoreSpec:
+        folder, prepare = self.study.prepare.folders[dataset], self.study.prepare
         found = folder_identity(self.root / folder.path, self.root / FINGERPRINTS)
-        split = {"seed": self.study.prepare.split_seed, "fractions": list(self.study.prepare.split)}
+        split = SplitFractions(prepare.split_seed, prepare.split)
         code = self.lock.identity("prepare/folder")
-        image = self.resized if role == "task" else self.image
-        how = {"source": "folder", "role": role, "invalid": folder.invalid, "split": split, "image": image}
-        images, labels = digest([how, found["images"], code]), digest([how, found["labels"], code])
-        both = digest([images, labels])
-        parts = {"images": images, "labels": labels, "1k": both, "full": both}
-        settings = {"path": folder.path, "invalid": folder.invalid, "split": split, "role": role}
-        classes = {dataset: found["classes"]}
-        store = self._store(dataset, "folder", settings, classes, budgets, parts, code, image)
+        image = self.resized_image if role == "task" else self.image
+        how = {
+            "source": "folder",
+            "role": role,
+            "invalid": folder.invalid,
+            "split": to_json(split),
+            "image": _image_identity(image),
+        }
+        store = self._store(
+            dataset=dataset,
+            source="folder",
+            settings=FolderSettings(folder.path, folder.invalid, split, role),
+            image=image,
+            classes={dataset: found["classes"]},
+            budgets=budgets,
+            identity=_parts(digest([how, found["images"], code]), digest([how, found["labels"], code])),
+            code=code,
+        )
         # For the job, not for the key: a folder that has changed since it was planned is refused.
-        return {**store, "fingerprint": {"images": found["images"], "labels": found["labels"]}}
+        return replace(store, fingerprint=Fingerprint(found["images"], found["labels"]))
 
-    def _tfds_store(self, dataset: str, budgets: tuple[str, ...]) -> Spec:
-        given = self.study.prepare.tfds
-        settings = {**self.study.tfds_settings(dataset), "checksums": self._checksums(dataset)}
-        classes = {task: count for task, _, _, its_dataset, count in VTAB if its_dataset == dataset}
-        code = self.lock.identity("prepare/tfds")
+    def _tfds_store(self, dataset: str, budgets: tuple[str, ...]) -> StoreSpec:
+        given, code = self.study.prepare.tfds, self.lock.identity("prepare/tfds")
+        source = {**self.study.tfds_settings(dataset), "checksums": self._checksums(dataset)}
         # Rows of the 1k budget are the first of the full one, so a cell takes the same from either store.
-        how: Spec = {"source": "tfds", "image": self.resized, "code": code}
-        if given.counts == "any":  # a cut of the set must never pass for the set
-            how["counts"] = ["any", *self._of_a_cut()]
-        content = digest([how, settings])
-        parts = dict.fromkeys(("images", "labels", "1k", "full"), content)
-        settings["counts"] = given.counts
-        store = self._store(dataset, "tfds", settings, classes, budgets, parts, code, self.resized)
-        return {**store, "places": self._places()}
+        how = {"source": "tfds", "image": _image_identity(self.resized_image), "code": code}
+        if given.counts == "any":  # a subset must never pass for the dataset
+            how["counts"] = ["any", *self._subset_places()]
+        content = digest([how, source])
+        store = self._store(
+            dataset=dataset,
+            source="tfds",
+            settings=TfdsSettings(**source, counts=given.counts),
+            image=self.resized_image,
+            classes={task: count for task, _, _, its_dataset, count in VTAB if its_dataset == dataset},
+            budgets=budgets,
+            identity=dict.fromkeys(("images", "labels", "1k", "full"), content),
+            code=code,
+        )
+        return replace(store, places=self._places())
 
-    def _imagenet_store(self) -> Spec:
+    def _imagenet_store(self) -> StoreSpec:
         given, counts = self.study.prepare.imagenet, self.study.prepare.tfds.counts
-        image = {"form": "packed", "side": given.side, "quality": given.quality if given.side else None}
+        image = PackedImageSpec(given.side, given.quality if given.side else None)
         code = self.lock.identity("prepare/imagenet")
-        # The tars, a TFDS folder and a tree give the same store; a cut of the set is known by its files.
+        # The tars, a TFDS folder and a tree give the same store; a subset of ImageNet is identified by its files.
         classes: int = IMAGENET_CLASSES
-        cut: Any = None if counts == "official" else ["any", *self._of_a_cut()]
-        if given.tree and cut:
+        subset: Any = None if counts == "official" else ["any", *self._subset_places()]
+        if given.tree and subset:
             tree = self.root / given.tree
             train = tree / "train" if (tree / "train").is_dir() else tree  # ImageNet's val/ has no classes
             found = folder_identity(train, self.root / FINGERPRINTS)
-            classes, cut = found["classes"], [found["images"], found["labels"]]
-        how = {"source": "imagenet", "version": IMAGENET_VERSION, "cut": cut}
-        images, labels = digest([how, image, code]), digest([how, "labels", code])
-        both = digest([images, labels])
-        parts = {"images": images, "labels": labels, "1k": both, "full": both}
-        settings = {"from": "tree" if given.tree else "tfds", "version": IMAGENET_VERSION, "counts": counts}
-        store = self._store(IMAGENET, "imagenet", settings, {IMAGENET: classes}, ("full",), parts, code, image)
-        return {**store, "places": {**self._places(), "tree": given.tree}}
+            classes, subset = found["classes"], [found["images"], found["labels"]]
+        how = {"source": "imagenet", "version": IMAGENET_VERSION, "cut": subset}
+        store = self._store(
+            dataset=IMAGENET,
+            source="imagenet",
+            settings=ImagenetSettings("tree" if given.tree else "tfds", IMAGENET_VERSION, counts),
+            image=image,
+            classes={IMAGENET: classes},
+            budgets=("full",),
+            identity=_parts(digest([how, to_json(image), code]), digest([how, "labels", code])),
+            code=code,
+        )
+        return replace(store, places=replace(self._places(), tree=given.tree))
 
-    def _places(self) -> Spec:
-        """Where records, archives and what people bring lie: for the job, not for the key."""
+    def _places(self) -> Places:
         given = self.study.prepare.tfds
-        return {
-            "tfds": given.folder,
-            "downloads": given.downloads,
-            "manual": given.manual,
-            "checksums": given.checksums,
-            "mirrors": given.mirrors,
-        }
+        return Places(given.folder, given.downloads, given.manual, given.checksums, given.mirrors)
 
-    def _of_a_cut(self) -> list[str]:
-        """What tells one cut of a set from another. Their bytes would not do: archives go and records come."""
+    def _subset_places(self) -> list[str]:
+        """What identifies a subset of a dataset: where it lies. Archives may be deleted and records added, so their bytes cannot."""
         given = self.study.prepare.tfds
         return [given.folder, given.downloads, given.manual]
 
@@ -141,16 +181,15 @@ class Stores:
         given = self.study.prepare.tfds.checksums
         if given is None:
             return {}
-        path = self.root / given
         try:
-            known = read_json(path)
+            known = read_json(self.root / given)
             if not isinstance(known, dict):
                 raise TypeError(f"it holds a {type(known).__name__}")
             found = {
-                archive: known[archive.url]["sha256"].lower() for archive in ARCHIVES[dataset] if archive.url in known
+                archive.url: (known[archive.url]["sha256"].lower(), archive.sha256)
+                for archive in ARCHIVES[dataset]
+                if archive.url in known
             }
-            # TFDS' own digest, written out, is no other archive.
-            return {archive.url: sha256 for archive, sha256 in found.items() if sha256 != archive.sha256}
         except FileNotFoundError as error:
             raise UserError(
                 f"prepare.tfds.checksums: there is no file {given}; leave the key out, or write it"
@@ -159,63 +198,84 @@ class Stores:
             raise UserError(
                 f'{given} should hold {{address: {{"sha256": ..., "size": ...}}}} as JSON ({error})'
             ) from error
+        # TFDS' own digest, written out, names no other archive.
+        return {url: sha256 for url, (sha256, registered) in found.items() if sha256 != registered}
 
     def _store(
         self,
+        *,
         dataset: str,
-        source: str,
-        settings: Spec,
+        source: Any,
+        settings: StandinSettings | FolderSettings | TfdsSettings | ImagenetSettings,
+        image: ImageSpec | PackedImageSpec,
         classes: dict[str, int],
         budgets: tuple[str, ...],
-        parts: dict[str, str],
+        identity: dict[str, str],
         code: str,
-        image: Spec,
-    ) -> Spec:
-        rows = "all" if "full" in budgets else "1k"
-        key = digest(["store", dataset, parts if rows == "all" else parts["1k"], rows, list(classes)])
-        return {
-            "step": "prepare",
-            "key": key,
-            "dataset": dataset,
-            "folder": f"data/stores/{dataset}/{key}",
-            "receipt": f"data/stores/{dataset}/{key}.json",
-            "manifest": f"data/manifests/{dataset}/{key}.json",
-            "source": source,
-            "settings": settings,
-            "image": image,
-            "rows": rows,
-            "tasks": list(classes),
-            "classes": classes,
-            "identity": parts,
-            "code": code,
-        }
+    ) -> StoreSpec:
+        full = "full" in budgets
+        rows = "all" if full else "1k"
+        key = digest(["store", dataset, identity if full else identity["1k"], rows, list(classes)])
+        return StoreSpec(
+            key=key,
+            dataset=dataset,
+            folder=f"data/stores/{dataset}/{key}",
+            receipt=f"data/stores/{dataset}/{key}.json",
+            manifest=f"data/manifests/{dataset}/{key}.json",
+            source=source,
+            settings=settings,
+            image=image,
+            rows="all" if full else "1k",
+            tasks=tuple(classes),
+            classes=classes,
+            identity=identity,
+            code=code,
+        )
 
-    def refuse_shared_images(self, upstream: Spec, tasks: list[Spec]) -> None:
-        """Pre-training must not see the images of a task (VTAB's rule): no file may be in the upstream folder and in a task's."""
-        seen: set[tuple[int, int]] = set()
-        for store in [upstream, *(task for task in tasks if task["source"] == "folder")]:
-            if upstream["source"] != "folder":
-                return
-            path = store["settings"]["path"]
-            files = {(size, crc) for _, size, crc in scan(self.root / path, self.root / FINGERPRINTS)["files"]}
-            if store is upstream:
-                seen = files
-            elif shared := len(files & seen):
-                raise UserError(
-                    f"{shared} images of task {store['dataset']} ({path}) are in the upstream set {upstream['dataset']} too: "
-                    "pre-training would see test images; take them out of one of the two"
-                )
+    def refuse_shared_images(self, upstream: StoreSpec, tasks: list[StoreSpec]) -> None:
+        """Raise UserError if a file is in the upstream folder and in a task's: pre-training must not see task images.
 
-    def absent(self, store: Spec) -> list[str]:
+        Source: VTAB, section 2 (representations are not pre-trained on the evaluation tasks).
+        """
+        if not isinstance(upstream.settings, FolderSettings):
+            return
+        seen = self._files(upstream.settings.path)
+        for store in tasks:
+            if isinstance(store.settings, FolderSettings):
+                path = store.settings.path
+                if shared := len(self._files(path) & seen):
+                    raise UserError(
+                        f"{shared} images of task {store.dataset} ({path}) are in the upstream set {upstream.dataset} "
+                        "too: pre-training would see test images; take them out of one of the two"
+                    )
+
+    def _files(self, path: str) -> set[tuple[int, int]]:
+        """(size, CRC) of every file of a folder or zip."""
+        return {(size, crc) for _, size, crc in scan(self.root / path, self.root / FINGERPRINTS)["files"]}
+
+    def missing_downloads(self, store: StoreSpec) -> list[str]:
         """What a person still has to do before a store can be made: sentences, none if there is nothing to do."""
-        if store["source"] not in ("tfds", "imagenet") or (self.root / store["folder"] / "manifest.json").exists():
+        if not isinstance(store.settings, TfdsSettings | ImagenetSettings):
             return []
-        places = {name: self._below(place) for name, place in store["places"].items()}
+        if store.places is None or (self.root / store.folder / "manifest.json").exists():
+            return []
+        places = {name: self._below(place) for name, place in to_json(store.places).items()}
         if (tree := places.get("tree")) and not Path(tree).is_dir():
-            return [
-                f"{store['dataset']}: {tree} is not a folder: correct `prepare.imagenet.tree`, or bring the tree there."
-            ]
-        return missing_by_hand(store["dataset"], places, store["settings"]["counts"])
+            return [f"{store.dataset}: {tree} is not a folder: correct `prepare.imagenet.tree`, or put the tree there."]
+        return missing_by_hand(store.dataset, places, store.settings.counts)
 
     def _below(self, place: Any) -> Any:
         return str(self.root / place) if isinstance(place, str) else place
+
+
+def _image_identity(image: ImageSpec) -> dict[str, Any]:
+    """What keys hold of an image setting: `numbers` only where it is not uint8."""
+    values: dict[str, Any] = to_json(image)
+    if image.numbers == "uint8":
+        del values["numbers"]
+    return values
+
+
+def _parts(images: str, labels: str) -> dict[str, str]:
+    both = digest([images, labels])
+    return {"images": images, "labels": labels, "1k": both, "full": both}
