@@ -29,9 +29,12 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json of a store. Every mapping is by split, or by task and then split; `sha256` is by file name.
+    """manifest.json of a store. Mappings are by split, or by task and then split; `sha256` is by file name.
 
-    `shape[split]` is (H, W, C); H and W are None in a packed store. `details` holds what one source has to add.
+    `shape[split]` is (H, W, C); H and W are None in a packed store. `settings`, `image` and `spec` are those of the
+    StoreSpec. The fields from `form` to `tfds_counts` are None, and not in the file, where the source has no such thing:
+    `form`, `oddities` (JPEGs and PNGs of unusual kind) and `shortened` (images made smaller) are of ImageNet, `splits`
+    (TFDS' split expressions) and `tfds_counts` of TFDS.
     """
 
     dataset: str
@@ -47,7 +50,11 @@ class Manifest:
     sha256: dict[str, str]
     skipped: tuple[SkippedFile, ...]
     spec: dict[str, Any]
-    form: str | None = None
+    form: Literal["packed"] | None = None
+    oddities: dict[str, int] | None = None
+    shortened: int | None = None
+    splits: dict[str, str] | None = None
+    tfds_counts: dict[str, int] | None = None
     version: int = 1
 
 

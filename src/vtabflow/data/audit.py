@@ -13,7 +13,7 @@ import numpy as np
 
 from vtabflow.data import lossy
 from vtabflow.errors import UserError
-from vtabflow.prepare.store import SPLITS, is_complete, rows_wanted
+from vtabflow.prepare.store import SPLITS, is_complete, rows_needed
 from vtabflow.prepare.tfds.datasets import DATASETS
 from vtabflow.prepare.tfds.splits import parts
 from vtabflow.runtime.files import read_json, sha256
@@ -223,7 +223,7 @@ def _wanted(spec: Spec, manifest: Mapping[str, Any]) -> dict[str, int] | None:
     of_records = manifest.get("tfds_counts", {})
     counts = {name: n for name, n in dataset.older_counts.items() if of_records.get(name) == n}
     return {
-        split: rows_wanted(spec, split, stop - start)
+        split: rows_needed(spec, split, stop - start)
         for split, (_, start, stop) in parts(dataset.split_rule, {**dataset.counts, **counts}).items()
     }
 

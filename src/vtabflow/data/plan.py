@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vtabflow.prepare.store import is_complete, rows_wanted
+from vtabflow.prepare.store import is_complete, rows_needed
 from vtabflow.prepare.tfds.acquire import Wanted, by_hand_places, check_room, is_generated, is_ours, wanted
 from vtabflow.prepare.tfds.archives import BY_HAND, EXTRACTED, INNER_EXTRACTED, RECORDS
 from vtabflow.prepare.tfds.datasets import DATASETS, Dataset
@@ -180,7 +180,7 @@ def store_bytes(spec: Spec) -> float:
     elif dataset.native:
         number = 1  # whole levels as they are
     cut = parts(dataset.split_rule, dataset.counts)
-    rows = sum(rows_wanted(spec, split, stop - start) for split, (_, start, stop) in cut.items())
+    rows = sum(rows_needed(spec, split, stop - start) for split, (_, start, stop) in cut.items())
     return float(rows * (height * width * channels * number + 8 * len(spec["tasks"]) + 24))
 
 

@@ -35,7 +35,7 @@ class CellResources:
         if folder not in self.stores:
             self.stores[folder] = open_store(folder)
         store = self.stores[folder]
-        if cell["budget"] == "full" and store.manifest["rows"] == "1k":
+        if cell["budget"] == "full" and store.manifest.rows == "1k":
             raise UserError(
                 f"store {folder} holds only the rows of the 1k budget; prepare it with `rows: all` for full"
             )
@@ -43,7 +43,7 @@ class CellResources:
 
     def counts(self, cell: dict[str, Any]) -> dict[str, int]:
         """n_train, n_val, n_trainval and n_test of a cell, from the store's manifest: no array is opened."""
-        counts = self.store(cell).manifest["counts"]
+        counts = self.store(cell).manifest.counts
         train, val = rows_of(counts, cell["budget"])
         return {"n_train": train, "n_val": val, "n_trainval": train + val, "n_test": counts["test"]}
 

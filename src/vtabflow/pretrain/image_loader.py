@@ -48,7 +48,7 @@ def open_images(store: "Store", split: str, size: int | None) -> Any:
         return store.images(split)
     if size is None:
         raise UserError(f"store {store.folder} holds image files of many sizes: say at which size they are wanted")
-    return Images(verified(store, file_name(split)), store.manifest["counts"][split], size)
+    return Images(verified(store, file_name(split)), store.manifest.counts[split], size)
 
 
 def verified(store: "Store", name: str) -> Path:
@@ -57,7 +57,7 @@ def verified(store: "Store", name: str) -> Path:
     ImageNet's 138 GB would cost each process of each method several minutes of one core, or of the disk. One process reads at a
     time: the others wait and find its note. What changes in a file without its times is left to the checksum of each record.
     """
-    path, wanted = store.folder / name, store.manifest["sha256"].get(name)
+    path, wanted = store.folder / name, store.manifest.sha256.get(name)
     with _one_at_a_time():
         notes, now = _notes(), _state(path)
         if now is not None and notes.get(str(path.absolute())) == [wanted, *now]:

@@ -28,8 +28,8 @@ def probe(
     standardised: feed it images of mean 0 and deviation 1 each. The trunk is in evaluation mode afterwards. The images are the same for every method. None where the store has no
     labels for `task` (one class is none) or no validation images.
     """
-    classes = store.manifest["classes"].get(task)
-    if classes is None or classes < 2 or not store.manifest["counts"].get("val"):
+    classes = store.manifest.classes.get(task)
+    if classes is None or classes < 2 or not store.manifest.counts.get("val"):
         return None
     slow = device.type == "cpu" and sum(p.numel() for p in trunk.parameters()) > 1_000_000
     parts = []

@@ -167,7 +167,7 @@ def pretrain(spec: dict[str, Any], trunk: "nn.Module", device: "torch.device", s
         images, classes = after["n_test"], after["classes"]
         text = f"{before['accuracy']:.3f} at the start, {after['accuracy']:.3f} at the end"
         print(f"{kind.id}: probe {text}, on {images} images of {classes} classes", flush=True)
-    digests = {file: store.manifest["sha256"][file] for file in upstream.used}
+    digests = {file: store.manifest.sha256[file] for file in upstream.used}
     return {
         **{name: getattr(outcome, name) for name in OUTCOME},
         "upstream": {"dataset": spec["upstream"]["dataset"], "sha256": digests, "subset": upstream.subset},

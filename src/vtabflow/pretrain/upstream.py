@@ -122,13 +122,13 @@ class Upstream:
         self.used = [file_name("train") if self.decodes else "train.npy"]
         labels = None
         if set(streams.values()) - {"images"}:
-            if task not in store.manifest["classes"]:
+            if task not in store.manifest.classes:
                 raise UserError(
                     f"the upstream store {spec['folder']} has no labels for {task}; "
                     "use a labelled upstream or leave the method out"
                 )
             labels = store.labels(task, "train")
-            self.classes = int(store.manifest["classes"][task])
+            self.classes = int(store.manifest.classes[task])
             self.used.append(f"labels/{task}.train.npy")
             rows["labels"] = np.arange(n)
         if "subset" in streams.values():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare.store import SPLITS, create_store, rows_wanted
+from vtabflow.prepare.store import SPLITS, create_store, rows_needed
 from vtabflow.runtime.files import seed_of
 
 
@@ -36,7 +36,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
     channels = _draw(renderer, spec, "train", 0)[0].shape[2]
     with create_store(spec) as new:
         for split in SPLITS:
-            count = rows_wanted(spec, split, settings["counts"][split])
+            count = rows_needed(spec, split, settings["counts"][split])
             images = new.images(split, (count, size, size, channels))
             for task in labels:
                 labels[task][split] = np.zeros(count, np.int64)

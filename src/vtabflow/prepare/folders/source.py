@@ -19,7 +19,7 @@ import numpy as np
 from vtabflow.errors import UserError
 from vtabflow.prepare.folders.fingerprint import Entry, Listing, identity_of, listing
 from vtabflow.prepare.images import Unreadable, decode, header
-from vtabflow.prepare.store import HALF, SPLITS, create_store, rows_wanted
+from vtabflow.prepare.store import HALF, SPLITS, create_store, rows_needed
 
 UPSTREAM_VAL = Fraction(1, 20)
 Result = TypeVar("Result")
@@ -62,7 +62,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
         kept: dict[str, list[File]] = {}
         with create_store(spec) as new:
             for split in SPLITS:
-                count = rows_wanted(spec, split, len(splits[split]))
+                count = rows_needed(spec, split, len(splits[split]))
                 images = new.images(split, (count, *shape), spec["image"].get("numbers", "uint8"))
                 kept[split] = _fill(spec, found, split, splits[split], images, skipped)
                 new.keep(split, len(kept[split]))

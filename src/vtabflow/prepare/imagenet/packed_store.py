@@ -72,7 +72,7 @@ def file_name(split: str) -> str:
 
 
 def is_packed(store: "Store") -> bool:
-    return store.manifest.get("form") == FORM
+    return store.manifest.form == FORM
 
 
 def look(data: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare.store import SPLITS, create_store, rows_wanted
+from vtabflow.prepare.store import SPLITS, create_store, rows_needed
 from vtabflow.prepare.tfds.datasets import DATASETS, Dataset
 from vtabflow.prepare.tfds.generation import patched_tfds
 from vtabflow.prepare.tfds.records import Filled, Records, fill, shape_of
@@ -47,7 +47,7 @@ def make(spec: Mapping[str, Any]) -> dict[str, Any]:
     filled: dict[str, Filled] = {}
     with create_store(spec) as new:
         for split, (name, start, stop) in parts(dataset.split_rule, records.counts).items():
-            rows = rows_wanted(spec, split, stop - start)
+            rows = rows_needed(spec, split, stop - start)
             images = new.images(split, (rows, *shape), numbers)
             filled[split] = fill(records, (name, start, stop), images, spec["image"]["resize"], spec["tasks"], split)
             new.keep(split, len(filled[split].ids))

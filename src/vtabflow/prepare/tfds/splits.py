@@ -5,7 +5,8 @@ Source: protocol.md section 1.2 (google-research/task_adaptation, data modules):
 
 from collections.abc import Callable, Mapping
 
-from vtabflow.prepare.store import ROWS_1K, SPLITS
+from vtabflow.contracts.protocol import ROWS_1K
+from vtabflow.prepare.store import SPLITS
 
 Part = tuple[str, int, int]  # TFDS split, first example, one past the last
 Parts = dict[str, Part]
