@@ -1,4 +1,4 @@
-"""The command `vtabflow`: one subcommand for each step, and a few that look after studies and code.
+"""The command `vtabflow`: one subcommand for each step, and others for studies, data and code.
 
 Exit codes: 0 done, 1 a failed run, 2 bad input, 130 interrupted.
 """
@@ -12,15 +12,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vtabflow import __version__
 from vtabflow.errors import RunError, UserError
 
 STEPS = {
-    "prepare": "lay down the store of a dataset",
-    "pretrain": "obtain an encoder",
-    "finetune": "adapt encoders to tasks: the cells of one pack",
-    "report": "make the page of a study; without --spec, of params.yaml with whatever cells are there",
+    "prepare": "write the store of a dataset",
+    "pretrain": "train an encoder",
+    "finetune": "fine-tune encoders on tasks: the cells of one job",
+    "report": "make the page of a study; without --spec, of params.yaml with the cells that exist",
 }
 
 
@@ -47,13 +48,13 @@ def parser() -> argparse.ArgumentParser:
                 "--publish", action="store_true", help="copy the page to results/reports/<study>/ as the current one"
             )
     for name, text in (
-        ("check", "check a study's settings and say its size"),
-        ("status", "say what of a study is there and what is missing"),
+        ("check", "check a study's settings and print its size"),
+        ("status", "which results of a study exist, failed or are missing"),
         ("gc", "remove the results that no study refers to"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         if name == "gc":
-            command.add_argument("--yes", action="store_true", help="really remove; without it, only say what would go")
+            command.add_argument("--yes", action="store_true", help="really remove; without it, only list what would be removed")
             command.add_argument(
                 "studies",
                 nargs="*",
@@ -62,22 +63,22 @@ def parser() -> argparse.ArgumentParser:
             )
         else:
             command.add_argument("params", nargs="?", default="params.yaml")
-    text = "what has to be fetched or brought for a study, and the stores it has made"
+    text = "what a study downloads, what a person has to download, and checks of its stores"
     data = commands.add_parser("data", help=text, description=text).add_subparsers(dest="action", required=True)
-    text = "what is to be fetched or brought, the room it takes, and whether the disk has it"
+    text = "automatic and manual downloads, the disk space they take, and whether it is free"
     command = data.add_parser("plan", help=text, description=text)
     command.add_argument("params", nargs="?", default="params.yaml")
-    command.add_argument("--clean", action="store_true", help="say which archives and records are not needed any more")
+    command.add_argument("--clean", action="store_true", help="list archives and records that are not needed any more")
     command.add_argument("--yes", action="store_true", help="with --clean: really remove them")
-    text = "hold every store against its manifest and VTAB's counts, and look for lossy copies"
+    text = "check every store against its manifest and VTAB's counts, and look for lossy copies"
     command = data.add_parser("audit", help=text, description=text)
     command.add_argument("params", nargs="?", default="params.yaml")
-    command.add_argument("--all", action="store_true", help="every store there is, whichever study it is of")
+    command.add_argument("--all", action="store_true", help="all stores, of whichever study")
     commands.add_parser("methods", help="the methods, their families and what they learn from")
     code = commands.add_parser("code", help="code.lock: say, accept or bump what has changed in the code")
     code.add_argument("action", choices=["status", "accept", "bump"], help="accept: same results; bump: new results")
     code.add_argument("units", nargs="*", help="for example methods/rotation (default: all that have changed)")
-    commands.add_parser("bench", help="images/s of the real fine-tuning loop beside the bare step", add_help=False)
+    commands.add_parser("bench", help="images/s of the fine-tuning loop and of the bare training step", add_help=False)
     return top
 
 
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was finished stays finished, run again to go on", file=sys.stderr)
+        print("interrupted; finished results are kept, run again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # of `vtabflow status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if os.environ.get("VTABFLOW_DEBUG"):
             traceback.print_exc()
-        print(f"error: {error}; free the disk or mend the permission, then run again", file=sys.stderr)
+        print(f"error: {error}; free the disk or fix the permission, then run again", file=sys.stderr)
         return 1
 
 
@@ -139,13 +140,8 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def together() -> bool:
-    """Whether this process is one of several that torchrun started: they share what their starter leased."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def start_together(processes: int) -> None:
-    """Run this command again in one process a GPU."""
+def launch_processes(processes: int) -> None:
+    """Run this command again in one process per GPU."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     run = subprocess.Popen([*command, "-m", "vtabflow", *sys.argv[1:]])
     try:
@@ -155,18 +151,19 @@ def start_together(processes: int) -> None:
         run.wait()
         raise
     if code:
-        raise RunError(f"one of {processes} processes failed (its error is above); mend it and run again to go on")
+        raise RunError(f"one of {processes} processes failed (its error is above); fix it and run again to go on")
 
 
 def _step(step: str, arguments: argparse.Namespace) -> None:
     from vtabflow.runtime import devices
+    from vtabflow.runtime.distributed import is_distributed
 
     devices.use_threads(arguments.threads)
     spec = _spec(step, arguments)
-    if step in {"pretrain", "finetune"} and not together():
+    if step in {"pretrain", "finetune"} and not is_distributed():
         leased = devices.lease(arguments.gpus)
         if step == "pretrain" and len(leased) > 1:
-            return start_together(len(leased))
+            return launch_processes(len(leased))
     elif step == "prepare":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # preparing needs no GPU, and TensorFlow would take one whole
     module = importlib.import_module(f"vtabflow.{step}.step")
@@ -175,49 +172,30 @@ def _step(step: str, arguments: argparse.Namespace) -> None:
         module.publish(spec)
 
 
-def _spec(step: str, arguments: argparse.Namespace) -> dict:
-    from vtabflow.runtime.files import read_json
+def _spec(step: str, arguments: argparse.Namespace) -> Any:
+    from vtabflow.planning.state import load_spec
 
-    if arguments.spec is None:
-        from vtabflow.planning.keys import plan
-        from vtabflow.planning.study import load
+    if arguments.spec is not None:
+        return load_spec(step, arguments.spec)
+    from vtabflow.planning.keys import plan
+    from vtabflow.planning.study import load
 
-        return plan(load(arguments.params)).page
-    try:
-        spec = read_json(arguments.spec)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"there is no spec {arguments.spec}; snakemake and `vtabflow check` write specs under results/specs"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{arguments.spec} is not JSON ({error}); `vtabflow check` writes it again") from error
-    if not isinstance(spec, dict) or spec.get("step") != step:
-        raise UserError(f"{arguments.spec} is not a spec for {step}; specs lie under results/specs/{step}")
-    return spec
+    return plan(load(arguments.params)).page
 
 
 def _methods() -> None:
+    from vtabflow.contracts.protocol import FAMILIES
     from vtabflow.planning import catalogue
+    from vtabflow.runtime.text_table import table
 
     uses = {"images": "images", "labels": "all labels", "subset": "a labelled subset"}
-    known = catalogue.methods().values()
-    parts = {
-        "The methods of the study": [info for info in known if info.published],
-        "Beside them": [info for info in known if not info.published],
-    }
-    rows = [("id", "method", "family", "network", "learns from", "reference")]
-    for info in known:
-        learns = " + ".join(dict.fromkeys(uses[use] for use in info.streams.values())) or "nothing"
-        rows.append((info.id, info.display, info.family, info.network("resnet50v2"), learns, info.reference))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)] + [0]
-    lines = {row[0]: "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows}
-    for title, infos in parts.items():
-        infos.sort(key=lambda info: (catalogue.FAMILIES.index(info.family), info.id))
-        print(
-            "\n".join(
-                [f"{title} ({len(infos)})", "", *(lines[key].rstrip() for key in ["id", *(i.id for i in infos)]), ""]
-            )
-        )
+    known = sorted(catalogue.methods().values(), key=lambda info: (FAMILIES.index(info.family), info.id))
+    for title, published in (("The methods of the study", True), ("Other methods", False)):
+        rows = [("id", "method", "family", "network", "learns from", "reference")]
+        for info in (info for info in known if info.published == published):
+            learns = " + ".join(dict.fromkeys(uses[use] for use in info.streams.values())) or "nothing"
+            rows.append((info.id, info.display, info.family, info.network("resnet50v2"), learns, info.reference))
+        print("\n".join([f"{title} ({len(rows) - 1})", "", *table(rows), ""]))
 
 
 def _data(arguments: argparse.Namespace) -> int:
@@ -227,12 +205,12 @@ def _data(arguments: argparse.Namespace) -> int:
     if arguments.action == "audit" and arguments.all:
         return audit.audit(audit.every_store())
     from vtabflow.planning.keys import plan
-    from vtabflow.planning.overview import say_left_out
+    from vtabflow.planning.overview import print_excluded
     from vtabflow.planning.study import load
 
     made = plan(load(arguments.params))
     stores = list(made.stores.values())
-    say_left_out(made)
+    print_excluded(made)
     if arguments.action == "audit":
         return audit.audit(stores)
     return data_plan.clean(stores, really=arguments.yes) if arguments.clean else data_plan.show(stores)

@@ -1,21 +1,21 @@
 """Plans the study once, at the start of a run, and freezes it into specs; the rules know only keys and specs."""
 
-import json
 import sys
 from pathlib import Path
 
-from vtabflow.runtime import devices
-from vtabflow.planning import keys
+from vtabflow.contracts.specs import ImagenetSettings, TfdsSettings
 from vtabflow.errors import RunError, UserError
+from vtabflow.planning import keys, state
 from vtabflow.planning.study import load
+from vtabflow.runtime import devices
 
 
 def planned():
     """The plan of params.yaml, or of the study named by --config params=FILE."""
     try:
         plan = keys.plan(load(config.get("params", "params.yaml")))
-        keys.freeze(plan)
-        keys.forget_lost(plan)
+        state.freeze(plan)
+        state.forget_lost(plan)
     except (UserError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
@@ -23,18 +23,19 @@ def planned():
 
 
 def spec_of(step, key):
-    return json.loads(keys.spec_path(step, key).read_text())
+    return state.load_spec(step, state.spec_path(step, key))
 
 
-def is_fetched(wildcards):
-    """Whether a store comes from archives that may be large: hours to fetch, and work for all cores."""
-    return spec_of("prepare", wildcards.key)["source"] in {"tfds", "imagenet"}
+def is_downloaded(wildcards):
+    """Whether a store comes from archives that may be large: hours to download, and work for all cores."""
+    settings = spec_of("prepare", wildcards.key).settings
+    return isinstance(settings, (TfdsSettings, ImagenetSettings))
 
 
 def prepare_threads(wildcards):
     """All cores for what is decoded and resized in parallel; one for what is drawn or read by one process."""
     cores = workflow.resource_settings.cores
-    if not is_fetched(wildcards):
+    if not is_downloaded(wildcards):
         return 1
     return cores if isinstance(cores, int) else 16
 
@@ -42,57 +43,50 @@ def prepare_threads(wildcards):
 def store_of_encoder(wildcards):
     spec = spec_of("pretrain", wildcards.key)
     return (
-        []
-        if keys.is_complete(spec) or not spec["upstream"]
-        else [spec["upstream"]["receipt"]]
+        [] if state.is_complete(spec) or not spec.upstream else [spec.upstream.receipt]
     )
 
 
-def needs_of_pack(wildcards):
-    cells = [
-        cell
-        for cell in spec_of("finetune", wildcards.key)["cells"]
-        if not keys.is_complete(cell)
-    ]
+def inputs_of_job(wildcards):
+    """The encoders and stores of the job's missing cells."""
+    cells = spec_of("finetune", wildcards.key).cells
+    missing = [cell for cell in cells if not state.is_complete(cell)]
     return sorted(
-        {cell[part]["receipt"] for cell in cells for part in ("encoder", "store")}
+        {cell.encoder.receipt for cell in missing}
+        | {cell.store.receipt for cell in missing}
     )
 
 
-def packs_of_page(wildcards):
-    """Only packs with a missing cell: what exists is asked of nobody."""
-    return (
-        missing_packs(wildcards) if PLAN and wildcards.key == PLAN.page["key"] else []
-    )
+def jobs_of_page(wildcards):
+    """Only jobs with a missing cell: what exists is not asked for."""
+    return missing_jobs(wildcards) if PLAN and wildcards.key == PLAN.page.key else []
 
 
 def published_page(wildcards):
-    return f"results/reports/{PLAN.study.study}/.current/{PLAN.page['key']}"
+    return f"results/reports/{PLAN.study.study}/.current/{PLAN.page.key}"
 
 
 def missing_stores(wildcards):
-    """Stores without a manifest: where the manifest is, the store itself is made when a job needs it."""
+    """Stores without a manifest: where the manifest exists, the store itself is made when a job needs it."""
     return [
-        spec["receipt"]
+        spec.receipt
         for spec in PLAN.stores.values()
-        if not Path(spec["manifest"]).exists()
+        if not Path(spec.manifest).exists()
     ]
 
 
 def missing_encoders(wildcards):
     return [
-        spec["receipt"] for spec in PLAN.encoders.values() if not keys.is_complete(spec)
+        spec.receipt for spec in PLAN.encoders.values() if not state.is_complete(spec)
     ]
 
 
-def missing_packs(wildcards):
-    return [
-        spec["receipt"] for spec in PLAN.packs.values() if not keys.is_complete(spec)
-    ]
+def missing_jobs(wildcards):
+    return [spec.receipt for spec in PLAN.jobs.values() if not state.is_complete(spec)]
 
 
 def job_threads(wildcards):
-    """Cores / concurrent jobs: as many jobs run as --resources gpu=N allows, else as there are GPUs, else one a core."""
+    """Cores / concurrent jobs: as many jobs run as --resources gpu=N allows, else as there are GPUs, else one per core."""
     cores = workflow.resource_settings.cores
     if not isinstance(cores, int):
         return 4  # on a cluster the profile says (set-threads)

@@ -1,8 +1,8 @@
 rule finetune:
     input:
-        needs=ancient(needs_of_pack),
+        needs=ancient(inputs_of_job),
     output:
-        "results/packs/{key}.json",
+        "results/jobs/{key}.json",
     log:
         "results/logs/finetune/{key}.log",
     benchmark:

@@ -9,7 +9,7 @@ rule prepare:
         "../../environment.yml"
     threads: prepare_threads
     resources:
-        runtime=lambda wildcards: 2880 if is_fetched(wildcards) else 240,
+        runtime=lambda wildcards: 2880 if is_downloaded(wildcards) else 240,
     params:
         spec="results/specs/prepare/{key}.json",
     shell:

@@ -11,7 +11,7 @@ rule pretrain:
         "../../environment.yml"
     threads: job_threads
     resources:
-        gpu=lambda wildcards: spec_of("pretrain", wildcards.key)["gpus"],
+        gpu=lambda wildcards: spec_of("pretrain", wildcards.key).gpus,
         runtime=2880,
     params:
         spec="results/specs/pretrain/{key}.json",

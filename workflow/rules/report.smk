@@ -1,6 +1,6 @@
 rule report:
     input:
-        packs=ancient(packs_of_page),
+        jobs=ancient(jobs_of_page),
     output:
         "results/reports/{study}/{key}.json",
     log:

@@ -10,7 +10,7 @@ rule pretrained:
 
 rule finetuned:
     input:
-        missing_packs,
+        missing_jobs,
 
 
 wildcard_constraints:

@@ -1,19 +1,24 @@
-"""Frozen specs on the disk, and which results exist."""
+"""Frozen specs on the disk, and which results exist.
+
+Jobs read their specs through this module on machines without pydantic, so the planner is not imported here.
+"""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtabflow.contracts.specs import SPECS, CellSpec, EncoderSpec, JobSpec, PageSpec, Spec, StoreSpec
 from vtabflow.contracts.typed_json import from_json, to_json
 from vtabflow.errors import UserError
-from vtabflow.planning.keys import Plan
 from vtabflow.runtime.files import canonical, read_json, write_json
+
+if TYPE_CHECKING:
+    from vtabflow.planning.keys import Plan
 
 FOLDER = Path("results/specs")
 
 
-def freeze(plan: Plan, root: Path | str = ".") -> None:
+def freeze(plan: "Plan", root: Path | str = ".") -> None:
     """Write every spec to results/specs/<step>/<key>.json: from here on a job reads its spec and never params.yaml."""
     for spec in plan.specs():
         path, data = Path(root) / spec_path(spec.step, spec.key), to_json(spec)
@@ -72,7 +77,7 @@ def _shows_all_cells(page: PageSpec, root: Path) -> bool:
     return sum(score["status"] == "failed" for score in scores) == int(card["cells"]["failed"])
 
 
-def forget_lost(plan: Plan, root: Path | str = ".") -> None:
+def forget_lost(plan: "Plan", root: Path | str = ".") -> None:
     """Remove the receipts of results that are gone (deleted, or not pulled), so that Snakemake makes them again."""
     for spec in plan.specs():
         if not is_complete(spec, root):
