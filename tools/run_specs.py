@@ -2,7 +2,7 @@
 
     python tools/run_specs.py freeze studies/folders.yaml SPECS     where the project is installed: writes the specs
     python tools/run_specs.py speed SPECS [METHOD ...] --gpu 0      steps/s of pre-training, and steps in --seconds
-    python tools/run_specs.py run SPECS --gpus 0,1 --jobs 3         stores, then encoders and cells; --jobs per GPU at once
+    python tools/run_specs.py run SPECS --gpus 0,1 --jobs 3         stores, encoders, cells; --jobs per GPU
     python tools/run_specs.py table SPECS                           the results, as Markdown
 
 The last three need only what the steps need (torch, numpy, pillow, safetensors). What exists is not made again, so a
@@ -127,7 +127,7 @@ def start(spec: Spec, slot: tuple[int, str]) -> tuple[subprocess.Popen[bytes], t
 
 
 def table(folder: Path) -> None:
-    """Print one row per method: pre-training from its card, then mean and deviation over the seeds per task, percent."""
+    """Print one row per method: pre-training from its card, then mean and deviation over seeds per task, percent."""
     cells = [cell for job in specs_of(folder, "finetune") for cell in job.cells]
     tasks = sorted({cell.task for cell in cells})
     print("| method | steps x batch | loss, start to end | probe, % | images/s | peak GB |", " | ".join(tasks), "|")

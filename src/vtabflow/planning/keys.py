@@ -1,4 +1,4 @@
-"""A study's jobs: the spec of every store, encoder, job and page, each under a key that digests all that it is made from.
+"""The spec of every store, encoder, job and page of a study, each under a key that digests all that it is made from.
 
 A key holds what goes in (settings, digests of images and labels, code identity) and never how the work is done (cells
 per job, threads, devices, paths, file times). Nothing here imports torch; a study of 684 cells takes under a second.

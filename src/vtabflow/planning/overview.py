@@ -114,7 +114,7 @@ def collect_garbage(studies: list[str], really: bool) -> None:
         print("nothing was removed; `vtabflow gc --yes` removes them")
         return
     for folder in abandoned:
-        with try_locked(folder, create=False) as free:
+        with try_locked(folder, folder=True) as free:
             if free:
                 shutil.rmtree(folder)
     for folder in keyed:
@@ -124,7 +124,7 @@ def collect_garbage(studies: list[str], really: bool) -> None:
 
 def is_abandoned(folder: Path) -> bool:
     """Whether this is the hidden folder of a store whose process was killed."""
-    with try_locked(folder, create=False) as free:
+    with try_locked(folder, folder=True) as free:
         return bool(free)
 
 

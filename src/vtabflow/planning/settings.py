@@ -1,29 +1,31 @@
 """The groups of settings of a study: params.yaml's prepare, pretrain, finetune, report and run, with their defaults."""
 
-import difflib
 import os
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from vtabflow.errors import nearest
 from vtabflow.networks.registry import NETWORKS
 from vtabflow.prepare.tfds.archives import is_address
 
 
-def _at_home(value: str) -> str:
+def _expand_home(value: str) -> str:
     path = os.path.expanduser(value)
     if path.startswith("~"):
-        raise ValueError(f"{value} begins with the home of a user who is not here; write the path from / on")
+        raise ValueError(f"{value} begins with the home of an unknown user; write an absolute path")
     return path
 
 
 def _address(value: str) -> str:
     if not is_address(value):
-        raise ValueError(f"{value} is no http, https or file address; write one such as https://mirror.example.org/")
+        raise ValueError(
+            f"{value} is not an http, https or file address; write one such as https://mirror.example.org/"
+        )
     return value
 
 
-Place = Annotated[str, AfterValidator(_at_home)]  # a path; ~ is the home of whoever plans the study
+Place = Annotated[str, AfterValidator(_expand_home)]  # a path; ~ is the home of whoever plans the study
 Address = Annotated[str, AfterValidator(_address)]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
@@ -35,14 +37,9 @@ Resize = Literal["legacy", "antialias"]
 
 
 class Group(BaseModel):
-    """A group of settings. A key that it does not know is an error."""
+    """A group of settings. An unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class Procedural(Group):
@@ -69,7 +66,7 @@ class Tfds(Group):
 
     folder: Place = Field(default="data/tfds", description="TFDS records; a folder that has them is used as it is")
     downloads: Place = "data/downloads"
-    manual: Place = Field(default="data/manual", description="what a person has to bring: see `vtabflow data plan`")
+    manual: Place = Field(default="data/manual", description="manual downloads: see `vtabflow data plan`")
     mirrors: dict[str, Address] = Field(
         default={}, description="start of an address -> start of the one to try before it"
     )
@@ -81,7 +78,7 @@ class Tfds(Group):
     )
     versions: dict[Id, str] = Field(default={}, description="dataset -> another version, of an existing TFDS folder")
     absent: Literal["refuse", "leave-out"] = Field(
-        default="refuse", description="what to do with a dataset that a person has to bring and has not brought"
+        default="refuse", description="what to do with a dataset whose manual download is missing"
     )
 
 
@@ -99,6 +96,8 @@ class Imagenet(Group):
 
 
 class Prepare(Group):
+    """How images are kept, and where they come from."""
+
     image_size: Annotated[int, Field(ge=16, le=1024, strict=True)] = 32
     resize: Resize = "legacy"
     numbers: Literal["uint8", "float32"] = Field(
@@ -120,8 +119,10 @@ class Prepare(Group):
 
 
 class Subset(Group):
-    """The labelled part of the upstream set for methods that see few labels: a seeded draw of equally many images of
-    each class, or the images listed in a file (one example id or file name a line).
+    """The labelled part of the upstream set, for methods that see few labels.
+
+    A seeded draw of equally many images of each class, or the images listed in a file (one example id or file name per
+    line).
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -150,6 +151,8 @@ class Schedule(Group):
 
 
 class Pretrain(Schedule):
+    """How encoders are trained."""
+
     network: str = "resnet-small"
     seed: Seed = 0
     steps: Count = 1500
@@ -164,7 +167,7 @@ class Pretrain(Schedule):
     decay_at: tuple[Fraction, ...] = (0.5, 0.8)
     divergence: Annotated[float, Field(gt=1, le=1e12)] = Field(
         default=100.0,
-        description="a run stops where a loss or the weights' norm is so many times what it was at the start",
+        description="a run stops when a loss or the norm of the weights is this many times its value at the start",
     )
     subset: Subset = Subset()
     per_method: dict[Id, dict[str, Any]] = {}
@@ -180,6 +183,8 @@ class Pretrain(Schedule):
 
 
 class Finetune(Schedule):
+    """The sweep of a cell."""
+
     evaluation: Literal["finetune", "linear"] = "finetune"
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.1, 0.01)
     steps: Annotated[tuple[Count, ...], Field(min_length=1)] = (2500, 10000)
@@ -189,17 +194,19 @@ class Finetune(Schedule):
     @classmethod
     def _distinct(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(value)) != len(value):
-            raise ValueError("a value stands twice in the sweep")
+            raise ValueError("a value is given twice in the sweep")
         return value
 
 
 class Report(Group):
+    """The page."""
+
     title: str | None = None
     theme: Literal["light", "dark"] = "light"
 
 
 class Run(Group):
-    """How the work is cut into jobs. In no key: nothing is run again when it changes."""
+    """How the work is divided into jobs. In no key: a change runs nothing again."""
 
     cells_per_job: Count = 8
     gpus_per_encoder: Count = 1

@@ -1,7 +1,7 @@
 """The specs of a study's stores: drawn stand-ins, folders of images, VTAB's datasets through TFDS, and ImageNet.
 
-A store's key holds all that is in it. Its `identity` has a digest for each part that users take: a cell takes the rows
-of its budget; an encoder takes the upstream's images, labels and subset. More rows elsewhere in a store run nothing again.
+A store's key holds all that is in it. Its `identity` has a digest for each part that is used: a cell uses the rows of
+its budget, an encoder the upstream's images, labels and subset. So more rows elsewhere in a store run nothing again.
 """
 
 from dataclasses import replace
@@ -114,13 +114,13 @@ class StorePlanner:
             source="folder",
             settings=FolderSettings(folder.path, folder.invalid, split, role),
             image=image,
-            classes={dataset: found["classes"]},
+            classes={dataset: found.classes},
             budgets=budgets,
-            identity=_parts(digest([how, found["images"], code]), digest([how, found["labels"], code])),
+            identity=_parts(digest([how, found.images, code]), digest([how, found.labels, code])),
             code=code,
         )
         # For the job, not for the key: a folder that has changed since it was planned is refused.
-        return replace(store, fingerprint=Fingerprint(found["images"], found["labels"]))
+        return replace(store, fingerprint=Fingerprint(found.images, found.labels))
 
     def _tfds_store(self, dataset: str, budgets: tuple[str, ...]) -> StoreSpec:
         given, code = self.study.prepare.tfds, self.lock.identity("prepare/tfds")
@@ -153,7 +153,7 @@ class StorePlanner:
             tree = self.root / given.tree
             train = tree / "train" if (tree / "train").is_dir() else tree  # ImageNet's val/ has no classes
             found = folder_identity(train, self.root / FINGERPRINTS)
-            classes, subset = found["classes"], [found["images"], found["labels"]]
+            classes, subset = found.classes, [found.images, found.labels]
         how = {"source": "imagenet", "version": IMAGENET_VERSION, "cut": subset}
         store = self._store(
             dataset=IMAGENET,
@@ -172,7 +172,7 @@ class StorePlanner:
         return Places(given.folder, given.downloads, given.manual, given.checksums, given.mirrors)
 
     def _subset_places(self) -> list[str]:
-        """What identifies a subset of a dataset: where it lies. Archives may be deleted and records added, so their bytes cannot."""
+        """What identifies a subset of a dataset: its folders. Its files cannot, since archives may be deleted later."""
         given = self.study.prepare.tfds
         return [given.folder, given.downloads, given.manual]
 
@@ -251,7 +251,7 @@ class StorePlanner:
 
     def _files(self, path: str) -> set[tuple[int, int]]:
         """(size, CRC) of every file of a folder or zip."""
-        return {(size, crc) for _, size, crc in scan(self.root / path, self.root / FINGERPRINTS)["files"]}
+        return {(size, crc) for _, size, crc in scan(self.root / path, self.root / FINGERPRINTS)}
 
     def missing_downloads(self, store: StoreSpec) -> list[str]:
         """What a person still has to do before a store can be made: sentences, none if there is nothing to do."""

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from vtabflow.errors import UserError
+from vtabflow.errors import UserError, nearest
 from vtabflow.networks.registry import NETWORKS
 from vtabflow.planning import catalogue
-from vtabflow.planning.settings import Finetune, Folder, Group, Id, Prepare, Pretrain, Report, Run, Seed, nearest
+from vtabflow.planning.settings import Finetune, Folder, Group, Id, Prepare, Pretrain, Report, Run, Seed
 from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, VTAB_IDS, Task, standins, vtab
 from vtabflow.prepare.tfds.datasets import DATASETS
 
@@ -30,43 +30,55 @@ class Study(Group):
     run: Run = Run()
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> "Study":
+    def _check(self) -> "Study":
         for name in ("methods", "tasks", "budgets", "seeds"):
             values = getattr(self, name)
             twice = next((v for v in values if values.count(v) > 1), None)
             if twice is not None:
-                raise ValueError(f"{name}: {twice} stands there twice")
+                raise ValueError(f"{name}: {twice} is given twice")
+        self._check_folders()
+        for dataset in self.prepare.tfds.versions:
+            self._tfds_version(dataset)
+        self._check_methods()
+        for task in self.tasks:
+            self.task(task)
+        self._check_upstream()
+        return self
+
+    def _check_folders(self) -> None:
         for folder in self.prepare.folders:
             if folder in VTAB_IDS or folder == IMAGENET or folder.endswith("-standin"):
                 raise ValueError(
-                    f"prepare.folders: {folder} is the name of a VTAB task, a stand-in or an upstream set; give your folder another, such as my-{folder}"
+                    f"prepare.folders: {folder} is the name of a VTAB task, a stand-in or an upstream set; "
+                    f"give your folder another, such as my-{folder}"
                 )
-        for dataset in self.prepare.tfds.versions:
-            self._tfds_version(dataset)
+
+    def _check_methods(self) -> None:
         methods = catalogue.methods()
         for method in self.methods:
             if method not in methods:
                 raise ValueError(
-                    f"methods: there is no method {method}{nearest(method, methods)}; the methods are: {', '.join(methods)}"
+                    f"methods: there is no method {method}{nearest(method, methods)}; "
+                    f"the methods are: {', '.join(methods)}"
                 )
             self._fits(methods[method])
         for method in self.pretrain.per_method:
             if method not in methods:
                 raise ValueError(f"pretrain.per_method: there is no method {method}{nearest(method, methods)}")
             self.method_settings(method)
-        for task in self.tasks:
-            self.task(task)
+
+    def _check_upstream(self) -> None:
         if self.upstream in self.tasks:
             raise ValueError(f"upstream: {self.upstream} is a task too; pre-training would see its test images")
         known = [UPSTREAM_STANDIN, IMAGENET, *self.prepare.folders]
         if self.upstream not in known:
             raise ValueError(
-                f"upstream: there is no set {self.upstream}{nearest(self.upstream, known)}; there are: {', '.join(known)}"
+                f"upstream: there is no dataset {self.upstream}{nearest(self.upstream, known)}; "
+                f"there are: {', '.join(known)}"
             )
-        return self
 
     def _fits(self, method: catalogue.MethodInfo) -> None:
-        """Refuse a batch or an image size that the method cannot work with, naming the key and the smallest that it can."""
+        """Refuse a batch or image size that the method cannot work with, naming the key and the smallest possible."""
         if not method.streams:
             return
         settings, own = self.method_settings(method.id), self.pretrain.per_method.get(method.id, {})
@@ -78,7 +90,7 @@ class Study(Group):
         common = "prepare.image_size" if self.pretrain.image_size is None else "pretrain.image_size"
         key = f"{given}.image_size" if "image_size" in own else common
         advice = f"change it, or give the method a size of its own by {given}.image_size"
-        smaller = settings.get("downscale", 1)  # the pictures that are generated
+        smaller = settings.get("downscale", 1)  # of the images that are generated
         if method.sizes and size not in {smaller * side for side in method.sizes}:
             sizes = ", ".join(str(smaller * side) for side in method.sizes)
             by = f" with its downscale of {smaller}" if smaller > 1 else ""
@@ -94,12 +106,13 @@ class Study(Group):
             low, high = size // patch * patch, -(-size // patch) * patch
             near = f"{low} or {high}" if low else str(high)
             raise ValueError(
-                f"{key} is {size}: {method.id} on {network} needs a multiple of its patch of {patch} px, such as {near}; {advice}"
+                f"{key} is {size}: {method.id} on {network} needs a multiple of its patch of {patch} px, "
+                f"such as {near}; {advice}"
             )
         if not patch and any("patch" in NETWORKS[name] for name in method.networks.values()):
             known = ", ".join(name for name, row in NETWORKS.items() if "patch" in row)
             raise ValueError(
-                f"pretrain.per_method.{method.id}.network is {network}: {method.id} needs one of patches: {known}"
+                f"pretrain.per_method.{method.id}.network is {network}: {method.id} needs one with patches: {known}"
             )
 
     def task(self, name: str) -> Task:
@@ -118,13 +131,15 @@ class Study(Group):
         """The version of a dataset's TFDS records that this study reads."""
         if dataset not in DATASETS:
             raise ValueError(
-                f"prepare.tfds.versions: there is no dataset {dataset}{nearest(dataset, DATASETS)}; there are: {', '.join(DATASETS)}"
+                f"prepare.tfds.versions: there is no dataset {dataset}{nearest(dataset, DATASETS)}; "
+                f"there are: {', '.join(DATASETS)}"
             )
         known = (DATASETS[dataset].version, *DATASETS[dataset].readable)
         version = self.prepare.tfds.versions.get(dataset, known[0])
         if version not in known:
             raise ValueError(
-                f"prepare.tfds.versions.{dataset} is {version}: the versions that give VTAB's examples are {', '.join(known)}"
+                f"prepare.tfds.versions.{dataset} is {version}: "
+                f"the versions that give VTAB's examples are {', '.join(known)}"
             )
         return version
 
@@ -137,38 +152,28 @@ class Study(Group):
         }
 
     def network(self, method: str) -> str:
-        """The network of one method: its own in per_method, or what stands for the study's with this method."""
+        """The network of one method: that of per_method, or the one that the method uses for the study's network."""
         given = self.pretrain.per_method.get(method, {})
         return given.get("network") or catalogue.methods()[method].network(self.pretrain.network)
 
     def method_settings(self, method: str) -> dict[str, Any]:
-        """The settings of one method's pre-training: the study's, the method's own word over them, params.yaml's per_method over both."""
+        """The settings of one method's pre-training, by name.
+
+        params.yaml's per_method overrides the method's defaults, which override the study's settings.
+        """
         info = catalogue.methods()[method]
         common = self.pretrain.model_dump(exclude={"network", "seed", "subset", "per_method"})
         given = self.pretrain.per_method.get(method, {})
         known = {**common, **info.settings, "network": None}
-        # Where every player has a rate of its own, the common one is not read, and belongs into no key.
-        rates = [f"{player}_rate" for player in dict.fromkeys(info.update_order)]
+        # Where every parameter group has a rate of its own, the common one is not read, and is in no key.
+        rates = [f"{group}_rate" for group in dict.fromkeys(info.update_order)]
         own_rates = bool(rates) and set(rates) <= set(info.settings)
         if own_rates and "learning_rate" in given:
             raise ValueError(
                 f"pretrain.per_method.{method}.learning_rate is not read: {method} has {', '.join(rates)}; set those"
             )
         for key, value in given.items():
-            place = f"pretrain.per_method.{method}.{key}"
-            if key == "network" and value not in NETWORKS:
-                raise ValueError(
-                    f"{place}: there is no network {value}{nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}"
-                )
-            if key not in known:
-                raise ValueError(
-                    f"{place}: {method} has no setting {key}{nearest(key, known)}; it has: {', '.join(sorted(known))}"
-                )
-            if key in info.settings and not _same_kind(value, info.settings[key]):
-                raise ValueError(f"{place}: {value!r} should be of the kind of its default {info.settings[key]!r}")
-            low, high = info.ranges.get(key, (None, None))
-            if low is not None and not low <= value <= high:
-                raise ValueError(f"{place} is {value!r}: it should be from {low:g} to {high:g}")
+            _check_setting(f"pretrain.per_method.{method}.{key}", key, value, info, known)
         common_given = {key: value for key, value in {**common, **info.defaults, **given}.items() if key in common}
         try:
             checked = Pretrain(**common_given).model_dump(exclude={"network", "seed", "subset", "per_method"})
@@ -183,6 +188,23 @@ class Study(Group):
         return {**checked, **own, "image_size": checked["image_size"] or self.prepare.image_size}
 
 
+def _check_setting(place: str, key: str, value: Any, info: catalogue.MethodInfo, known: dict[str, Any]) -> None:
+    """Refuse an entry of per_method that the method does not have, or a value of another type or out of its range."""
+    if key == "network" and value not in NETWORKS:
+        raise ValueError(
+            f"{place}: there is no network {value}{nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}"
+        )
+    if key not in known:
+        raise ValueError(
+            f"{place}: {info.id} has no setting {key}{nearest(key, known)}; it has: {', '.join(sorted(known))}"
+        )
+    if key in info.settings and not _same_kind(value, info.settings[key]):
+        raise ValueError(f"{place}: {value!r} should be of the type of its default {info.settings[key]!r}")
+    low, high = info.ranges.get(key, (None, None))
+    if low is not None and not low <= value <= high:
+        raise ValueError(f"{place} is {value!r}: it should be from {low:g} to {high:g}")
+
+
 def _same_kind(value: Any, default: Any) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
@@ -194,7 +216,7 @@ def _same_kind(value: Any, default: Any) -> bool:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error instead of a silent loss of the first."""
+    """YAML in which a key that is given twice is an error instead of a silent loss of the first."""
 
 
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -202,7 +224,7 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     for index, key in enumerate(keys):
         if key in keys[:index]:
             mark = node.value[index][0].start_mark
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key} is given twice", mark)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -234,7 +256,7 @@ def load(path: Path | str = "params.yaml") -> Study:
         raise UserError(f"{path}: {_sentence(error)}") from error
 
 
-# Of pydantic's messages those that would say nothing to somebody who writes YAML.
+# Replacements for messages of pydantic that are unclear to somebody who writes YAML.
 PLAIN = {
     "tuple_type": "it should be a list, such as [{}]",
     "list_type": "it should be a list, such as [{}]",
@@ -246,13 +268,14 @@ PLAIN = {
 
 def _sentence(error: ValidationError) -> str:
     """The first error of a study as one sentence."""
-    # A misspelt key often leaves another missing: the misspelling is what to say.
+    # A misspelt key often leaves another missing: the misspelling is reported.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in first["loc"])
     others = f" ({error.error_count() - 1} more errors follow)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _fields_at(first["loc"][:-1])
-        return f"unknown key {place}{nearest(str(first['loc'][-1]), known)}; the keys there are: {', '.join(known)}{others}"
+        near = nearest(str(first["loc"][-1]), known)
+        return f"unknown key {place}{near}; the keys there are: {', '.join(known)}{others}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return f"the key {place} is missing{others}"
