@@ -27,7 +27,7 @@ def test_no_space_is_one_sentence(tmp_path):
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "from vtabflow.files import write_with\n"
+        "from vtabflow.runtime.files import write_with\n"
         "from vtabflow.errors import RunError\n"
         "try: write_with(sys.argv[1], lambda f: f.write(bytes(100000)))\n"
         "except RunError as e: print(e)"
@@ -61,12 +61,22 @@ def test_digests_are_of_the_value():
     assert len(seeds) == 1000 and all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_what_a_killed_writer_left_is_swept(tmp_path):
-    """A writer is killed between the write and the rename; the next write of the file removes its rest, another's in progress stays."""
+WRITER = """
+import sys, time
+from vtabflow.runtime.files import writing
+with writing(sys.argv[1]) as stream:
+    stream.write(bytes(10))
+    stream.flush()
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    """By the next write of the same file; the temporary file of a writer that is alive stays."""
     path = tmp_path / "big.npy"
-    code = "import sys, time; from vtabflow.files import writing\nwith writing(sys.argv[1]) as f: f.write(bytes(10)); f.flush(); print('in', flush=True); time.sleep(60)"
     writers = [
-        subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     for writer in writers:
         assert writer.stdout.readline() == "in\n"
@@ -79,3 +89,14 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     writers[1].wait()
     write_json(path, 2)
     assert os.listdir(tmp_path) == ["big.npy"]
+
+
+def test_a_reader_of_the_old_file_keeps_it(tmp_path):
+    """The new content is renamed over the path and not copied into the old file: who has it open reads on."""
+    path = tmp_path / "a.json"
+    write_json(path, {"n": 1})
+    before = path.stat().st_ino
+    with open(path) as old:
+        write_json(path, {"n": 2})
+        assert "1" in old.read() and path.stat().st_ino != before
+    assert read_json(path) == {"n": 2}

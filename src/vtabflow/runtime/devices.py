@@ -1,21 +1,23 @@
 """Which device a job may use: a lease on a GPU by file lock, or the CPU where there is none.
 
-Snakemake counts GPUs but hands out no device numbers, so each job takes a lock file for a device and sees only that one. The pool
-is what CUDA_VISIBLE_DEVICES allows if it is set (SLURM and Kubernetes set it), else what nvidia-smi lists. A lock lives as long
-as the process that took it: after a kill nothing is left to clean up.
+Snakemake counts GPUs but hands out no device numbers, so each job locks a file for a device and sees only that one.
+The devices are those of CUDA_VISIBLE_DEVICES if it is set (SLURM and Kubernetes set it), else those that nvidia-smi
+lists. A lock ends with its process: after a kill nothing is left to clean up.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from vtabflow.errors import UserError
+from vtabflow.runtime.locks import try_locked
 
-WAIT_SECONDS = 0.5  # between two looks at the locks
+WAIT_SECONDS = 0.5  # between two attempts
+_leases = ExitStack()  # locks that this process keeps until it ends
 
 
 def pool() -> list[str]:
@@ -26,7 +28,7 @@ def pool() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     try:
-        listed = subprocess.run(
+        gpus = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -35,20 +37,26 @@ def pool() -> list[str]:
         )
     except (subprocess.SubprocessError, OSError):
         return []
-    return [line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit()]
+    return [line.strip() for line in gpus.stdout.splitlines() if line.strip().isdigit()]
 
 
 def lock_folder() -> Path:
-    """Host-local (locks on a network file system would not tell two hosts' devices apart) and one for each user: who shares a
-    machine's GPUs with other users names one folder for all in VTABFLOW_LOCKS, or divides them by CUDA_VISIBLE_DEVICES.
+    """The folder of lock files: one for each user, on this host's own disk, whatever network folders it shares.
+
+    Users who share a machine's GPUs name one folder for all in VTABFLOW_LOCKS, or divide the GPUs by
+    CUDA_VISIBLE_DEVICES.
     """
     return Path(os.environ.get("VTABFLOW_LOCKS") or Path(tempfile.gettempdir()) / f"vtabflow-locks-{os.getuid()}")
 
 
 def lease(count: int = 1) -> list[str]:
-    """Take `count` devices, all or none, waiting until they are free; with no GPU in the pool, return at once with none.
+    """Take `count` devices, all or none, waiting until they are free; no device, at once, where there is no GPU.
 
-    The leased devices are the only ones visible to this process and its children. The lease ends with the process.
+    More devices than there are means all of them. The leased devices are the only ones visible to this process and its
+    children. The lease ends with the process.
+
+    Raises:
+        UserError: the folder of locks is another user's, or is on a file system without locks.
     """
     devices = pool()
     if not devices or count == 0:
@@ -60,40 +68,32 @@ def lease(count: int = 1) -> list[str]:
         raise UserError(
             f"the folder of GPU locks {folder} is another user's; set VTABFLOW_LOCKS to a folder of your own"
         )
-    said = False
-    while True:
-        taken = _try(folder, devices, min(count, len(devices)))
-        if taken:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
-            return taken
-        if not said:
+    waiting = False
+    while not (taken := _try_lease(folder, devices, min(count, len(devices)))):
+        if not waiting:
             print(f"waiting for {count} of the GPUs {', '.join(devices)}", flush=True)
-            said = True
+            waiting = True
         time.sleep(WAIT_SECONDS)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+    return taken
 
 
-_held: list[int] = []  # the lock files of this process: they stay open, and closing one would end its lock
-
-
-def _try(folder: Path, devices: list[str], count: int) -> list[str]:
+def _try_lease(folder: Path, devices: list[str], count: int) -> list[str]:
+    """The first `count` free devices, locked until this process ends; none, and no lock, if fewer are free."""
     taken: list[str] = []
-    files: list[int] = []
-    for device in devices:
-        # Not followed if it is a link: in a shared temporary directory somebody else may have put one there.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.open(folder / f"{device.replace('/', '_')}.lock", flags, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            continue
-        taken.append(device)
-        files.append(file)
-        if len(taken) == count:
-            _held.extend(files)
-            return taken
-    for file in files:
-        os.close(file)
+    with ExitStack() as locks:
+        for device in devices:
+            free = locks.enter_context(try_locked(folder / f"{device.replace('/', '_')}.lock"))
+            if free is None:
+                raise UserError(
+                    f"the folder of GPU locks {folder} is on a file system without locks; set VTABFLOW_LOCKS to a "
+                    "folder on a local disk"
+                )
+            if free:
+                taken.append(device)
+            if len(taken) == count:
+                _leases.push(locks.pop_all())
+                return taken
     return []
 
 

@@ -1,6 +1,5 @@
-"""Writing results so that what is there is right: big files first, the small JSON last, each by rename."""
+"""Writing results so that an existing file is a whole one: big files first, the small JSON last, each by rename."""
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -8,7 +7,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,48 +30,32 @@ def seed_of(*parts: Any) -> int:
 
 
 def read_json(path: Path | str) -> Any:
+    """The parsed content of a JSON file."""
     return json.loads(Path(path).read_text())
 
 
 @contextmanager
-def try_lock(folder: Path) -> Iterator[bool]:
-    """Whether nobody holds the lock that a maker has on its hidden folder for as long as it lives; if so it is held in the
-    block, so that the folder may be removed.
-    """
-    lock = None
-    with suppress(OSError):  # gone, or a file system without locks
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        free = False
-        if lock is not None:
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                free = True
-        yield free
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-@contextmanager
 def writing(path: Path | str) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path`, flush it to the disk and rename it over `path` when the block ends well.
+    """Open a temporary file next to `path`, flush it to the disk and rename it over `path` when the block succeeds.
 
-    If the block fails, nothing is left behind. A full disk and a missing permission become a RunError that names the path.
+    If the block fails, nothing is left behind.
+
+    Raises:
+        RunError: the disk is full or a permission is missing; names `path`.
     """
     path = Path(path)
-    with _explained(path):
+    with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
+        _remove_leftovers(path)
         handle, temporary = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.{socket.gethostname()}-{os.getpid()}."
         )
     try:
-        with _explained(path), os.fdopen(handle, "wb") as stream:
+        with _write_errors(path), os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        with _explained(path):
+        with _write_errors(path):
             # mkstemp makes files private; results are as open as the user's umask says.
             umask = os.umask(0)
             os.umask(umask)
@@ -83,8 +66,8 @@ def writing(path: Path | str) -> Iterator[IO[bytes]]:
         raise
 
 
-def _sweep(path: Path) -> None:
-    """Remove what writers of `path` left that were killed on this host."""
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of writers of `path` that were killed on this host."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(socket.gethostname())}-*"):
         writer = left.name.rpartition(".")[0].rpartition("-")[2]
         if writer.isdigit() and not Path(f"/proc/{writer}").exists() and Path("/proc/self").exists():
@@ -92,12 +75,12 @@ def _sweep(path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise RunError(
-            f"cannot write {path}: {error.strerror or error}; free the disk or mend the permission, then run again"
+            f"cannot write {path}: {error.strerror or error}; free the disk or fix the permission, then run again"
         ) from error
 
 
@@ -115,6 +98,10 @@ def sha256(path: Path | str) -> str:
 
 
 def write_with(path: Path | str, write: Callable[[IO[bytes]], Any]) -> None:
-    """Give `write` a binary stream whose content replaces `path` when it returns, for example `lambda f: np.save(f, array)`."""
+    """Give `write` a binary stream whose content replaces `path` when it returns.
+
+    Example:
+        write_with(path, lambda stream: np.save(stream, array))
+    """
     with writing(path) as stream:
         write(stream)

@@ -1,10 +1,10 @@
-"""A text table: columns as wide as their widest cell, numbers to the right."""
+"""Text tables: columns as wide as their widest cell, numbers to the right."""
 
 from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Lines of a table whose first row is the head. `right`: the columns that are set flush right."""
+    """Lines of a table whose first row is the header; the columns with an index in `right` are aligned to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:
