@@ -1,0 +1,109 @@
+"""The documents agree with each other and with the code: links, anchors, pages of methods, cited files."""
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from vtabflow.planning import catalogue
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+MARKDOWN = sorted([*DOCS.rglob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))])
+LINK = re.compile(r"\]\((?!https?://)([^)\s#]*)(?:#([^)\s]+))?\)")
+CITED = re.compile(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?")
+
+
+def prose(path: Path) -> str:
+    """The text of a page without its blocks of code."""
+    return re.sub(r"(?ms)^```.*?^```$", "", path.read_text(encoding="utf-8"))
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"(?m)^#+ (.+?)\s*$", prose(path))
+    return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
+
+
+def missing(page: Path, target: Path, anchor: str | None) -> str | None:
+    """What is wrong with a link on `page` to a file and an anchor of it, or None."""
+    if not target.exists():
+        return f"{page.relative_to(ROOT)}: {target} does not exist"
+    if anchor and target.suffix == ".md" and anchor not in anchors(target):
+        return f"{page.relative_to(ROOT)}: {target.name} has no heading for #{anchor}"
+    return None
+
+
+def tracked() -> list[Path]:
+    """The text files of the repository, those that are new included."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    paths = [ROOT / name for name in names if not name.endswith((".png", ".lock", ".json", ".csv"))]
+    return [path for path in paths if path.is_file() and path != Path(__file__).resolve()]
+
+
+def test_anchors_are_those_of_github(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# All 18 methods\n```\n# no heading\n```\n## What: `x`, and y\n")
+    assert anchors(page) == {"all-18-methods", "what-x-and-y"}
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page):
+    wrong = []
+    for path, anchor in LINK.findall(prose(page)):
+        target = (page.parent / path).resolve() if path else page
+        wrong.append(missing(page, target, anchor))
+    assert [text for text in wrong if text] == []
+
+
+def test_a_dead_link_is_found(tmp_path):
+    page, root = DOCS / "protocol.md", ROOT
+    assert "does not exist" in (missing(page, root / "docs/none.md", None) or "")
+    assert "no heading" in (missing(page, page, "none") or "")
+    assert LINK.findall("[a](b.md#c) [d](https://e.f) [g](#h)") == [("b.md", "c"), ("", "h")]
+
+
+@pytest.mark.parametrize("method", sorted(catalogue.methods()))
+def test_every_method_has_its_page(method):
+    """Named by its module; the page has the method's id, and it or a page that it links to names every own setting."""
+    info = catalogue.methods()[method]
+    page = DOCS / "methods" / f"{info.module.replace('_', '-')}.md"
+    assert page.is_file(), f"{page.relative_to(ROOT)} is missing: write the page of {method}"
+    text = prose(page)
+    assert f"`{method}`" in text, f"{page.name} does not name {method}"
+    linked = [page.parent / path for path, _ in LINK.findall(text) if path.endswith(".md") and "/" not in path]
+    all_text = "".join(prose(path) for path in {page, *linked})
+    unnamed = [name for name in info.settings if f"`{name}`" not in all_text]
+    assert unnamed == [], f"{page.name} does not name these settings of {method}"
+
+
+def test_the_table_of_methods_is_whole():
+    rows = re.findall(r"(?m)^\| `([\w-]+)`[^|]*\| ([\w-]+) \| `([\w-]+)` \|", prose(DOCS / "methods/README.md"))
+    table = {method: (family, network) for method, family, network in rows}
+    assert table == {name: (info.family, info.network("resnet50v2")) for name, info in catalogue.methods().items()}
+
+
+def test_files_cite_only_pages_that_exist():
+    wrong = []
+    for path in tracked():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for name, anchor in CITED.findall(text):
+            wrong.append(missing(path, ROOT / name, anchor))
+    assert [text for text in wrong if text] == []
+
+
+@pytest.mark.parametrize("name", ["methods.md", "protocol.md", "peers.md"])
+def test_notes_that_are_not_in_the_repository_are_not_cited(name):
+    """`docs/protocol.md`, or a link from one page of docs to another, is meant; a bare name is the old notes."""
+    bare = re.compile(rf"(?<![\w/(-]){re.escape(name)}")
+    found = []
+    for path in tracked():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if path.suffix == ".md":
+            text = re.sub(r"\[[^\]]*\]\([^)]*\)", "", text)
+        found += [f"{path.relative_to(ROOT)}: {line.strip()}" for line in text.splitlines() if bare.search(line)]
+    assert found == []
