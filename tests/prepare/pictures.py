@@ -1,14 +1,16 @@
-"""What the tests of the folder source share: small pictures, folders and zips of them, and a spec."""
+"""What the tests of the folder source share: small images, folders and zips of them, and a spec."""
 
 import io
 import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from vtabflow.contracts.specs import FolderSettings, ImageSpec, SplitFractions, StoreSpec
 from vtabflow.prepare import store
 from vtabflow.prepare.folders import source as folder
 
@@ -41,29 +43,32 @@ def zipped(path: Path, files: dict[str, bytes], top: str = "") -> Path:
     return path
 
 
-def spec_for(path: Path, place: Path, size: int = 8, rows: str = "all", **settings) -> dict:
-    split = {"seed": settings.pop("seed", 0), "fractions": settings.pop("fractions", [0.6, 0.2, 0.2])}
-    return {
-        "step": "prepare",
-        "key": "k",
-        "dataset": "mine",
-        "folder": str(place / "store"),
-        "receipt": str(place / "store.json"),
-        "manifest": str(place / "manifest.json"),
-        "source": "folder",
-        "settings": {"path": str(path), "invalid": "skip", "role": "task", "split": split, **settings},
-        "image": {"size": size, "resize": "legacy"},
-        "rows": rows,
-        "tasks": ["mine"],
-        "identity": {},
-        "code": "1",
-    }
+def spec_for(path: Path, place: Path, size: int = 8, rows: Any = "all", seed: int = 0, **settings) -> StoreSpec:
+    """The spec of the folder or zip `path`; the store, its receipt and its manifest are below `place`."""
+    fractions = SplitFractions(seed, settings.pop("fractions", (0.6, 0.2, 0.2)))
+    return StoreSpec(
+        key="k",
+        dataset="mine",
+        folder=str(place / "store"),
+        receipt=str(place / "store.json"),
+        manifest=str(place / "manifest.json"),
+        source="folder",
+        settings=FolderSettings(
+            **{"path": str(path), "invalid": "skip", "role": "task", "split": fractions, **settings}
+        ),
+        image=ImageSpec(size, "legacy"),
+        rows=rows,
+        tasks=("mine",),
+        classes={},
+        identity={},
+        code="1",
+    )
 
 
 def made(path: Path, place: Path, **options) -> store.Store:
     spec = spec_for(path, place, **options)
     folder.make(spec)
-    return store.open_store(spec["folder"])
+    return store.open_store(spec.folder)
 
 
 def classes_of(counts: dict[str, int], prefix: str = "") -> dict[str, bytes]:
@@ -84,7 +89,7 @@ def bomb() -> bytes:
 
 BROKEN = {
     "empty.png": (b"", "is empty"),
-    "text.png": (b"hello, I am no picture", "is not an image"),
+    "text.png": (b"hello, I am no image", "is not an image"),
     "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),
     "cut.png": (encoded(noise(64, 64))[:3000], "is broken"),
     "cut.jpg": (encoded(noise(64, 64), "JPEG")[:1500], "is broken"),

@@ -10,24 +10,24 @@ from collections import Counter
 from pictures import classes_of, encoded, given_splits, lay, made, noise, zipped
 
 from vtabflow.prepare.folders import fingerprint
-from vtabflow.prepare.folders.fingerprint import identity, listing, scan
+from vtabflow.prepare.folders.fingerprint import identity, open_listing, scan
 
 
 def test_folder_and_zip_are_the_same_wherever_they_lie(tmp_path):
     files = given_splits(n=4) | {"train/a/deep/er.png": encoded(noise())}
     path = lay(tmp_path / "in", files)
-    wanted = identity(path)
-    assert wanted["classes"] == 3 and wanted["class_names"] == ["a", "b", "c"]
-    assert identity(zipped(tmp_path / "x.zip", files)) == wanted
-    assert identity(zipped(tmp_path / "y.zip", {**files, "__MACOSX/t/a/._1.png": b"z"}, top="")) == wanted
-    assert identity(zipped(tmp_path / "z.zip", files, top="whole/thing/")) == wanted
-    assert identity(lay(tmp_path / "around" / "one", files).parent) == wanted
+    expected = identity(path)
+    assert expected.classes == 3 and expected.class_names == ("a", "b", "c")
+    assert identity(zipped(tmp_path / "x.zip", files)) == expected
+    assert identity(zipped(tmp_path / "y.zip", {**files, "__MACOSX/t/a/._1.png": b"z"}, top="")) == expected
+    assert identity(zipped(tmp_path / "z.zip", files, top="whole/thing/")) == expected
+    assert identity(lay(tmp_path / "around" / "one", files).parent) == expected
     moved = shutil.copytree(path, tmp_path / "moved")
     os.rename(moved / "train/a/0.png", moved / "train/a/zero.png")
     os.utime(moved / "train/a/1.png", (1, 1))
-    assert identity(moved) == wanted
+    assert identity(moved) == expected
     one, two = made(path, tmp_path / "0"), made(tmp_path / "z.zip", tmp_path / "1")
-    assert one.manifest["sha256"] == two.manifest["sha256"]
+    assert one.manifest.sha256 == two.manifest.sha256
 
 
 def test_what_changes_which_digest(tmp_path):
@@ -36,7 +36,7 @@ def test_what_changes_which_digest(tmp_path):
 
     def changed(name: str, new: dict[str, bytes]) -> tuple[bool, bool]:
         after = identity(lay(tmp_path / name, new))
-        return after["images"] != before["images"], after["labels"] != before["labels"]
+        return after.images != before.images, after.labels != before.labels
 
     swapped = {**files, "train/a/0.png": files["train/b/0.png"], "train/b/0.png": files["train/a/0.png"]}
     assert changed("relabelled", swapped) == (False, True)
@@ -70,17 +70,17 @@ def test_the_second_time_reads_nothing_and_a_changed_time_reads_again(tmp_path, 
     read.clear()
     changed = encoded(noise())
     (path / "b/2.png").write_bytes(changed)
-    assert identity(path, cache)["images"] != first["images"] and read == ["b/2.png"]
+    assert identity(path, cache).images != first.images and read == ["b/2.png"]
     cache.write_text("{ spoilt")
     assert identity(path, cache) == identity(path)
-    assert scan(path, cache)["files"][7] == ("b/2.png", len(changed), zlib.crc32(changed))
+    assert scan(path, cache)[7] == ("b/2.png", len(changed), zlib.crc32(changed))
 
 
 def test_a_zip_is_remembered_too(tmp_path, monkeypatch):
     path = zipped(tmp_path / "x.zip", classes_of({"a": 5, "b": 5}))
     os.utime(path, (1e9, 1e9))
     first = identity(path, tmp_path / "cache.json")
-    monkeypatch.setattr(fingerprint, "listing", None)
+    monkeypatch.setattr(fingerprint, "open_listing", None)
     assert identity(path, tmp_path / "cache.json") == first
     monkeypatch.undo()
     zipped(path, classes_of({"a": 5, "b": 6}))
@@ -100,8 +100,8 @@ def test_names(tmp_path):
         with open(odd + b"/a\nb%d.png" % number, "wb") as stream:
             stream.write(encoded(noise()))
     opened = made(tmp_path / "in", tmp_path)
-    assert opened.manifest["class_names"]["mine"] == ["odd\\xff", "ä café", "日本"]
-    json.dumps(opened.manifest).encode()
+    assert opened.manifest.class_names["mine"] == ("odd\\xff", "ä café", "日本")
+    json.dumps(opened.manifest.class_names).encode()
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
@@ -110,8 +110,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (path / "b").symlink_to(tmp_path / "elsewhere/b")
     (path / "a/up").symlink_to(path)
     (path / "a/gone.png").symlink_to(tmp_path / "nothing.png")
-    with listing(path) as found:
+    with open_listing(path) as found:
         assert Counter(entry.label for entry in found.entries)["b"] == 4
         assert sum(entry.name == "a/0.png" for entry in found.entries) == 1
-    told = made(path, tmp_path).manifest["skipped"]
-    assert [entry["file"] for entry in told if entry["file"] == "a/gone.png"]
+    told = made(path, tmp_path).manifest.skipped
+    assert ["a/gone.png" == entry.file for entry in told]

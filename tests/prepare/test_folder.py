@@ -3,12 +3,14 @@
 import io
 import os
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from pictures import BROKEN, classes_of, encoded, given_splits, lay, made, noise, spec_for, zipped
 from PIL import Image
 
+from vtabflow.contracts.specs import Fingerprint
 from vtabflow.errors import UserError
 from vtabflow.prepare import store
 from vtabflow.prepare.folders import source as folder
@@ -19,10 +21,10 @@ def test_skipped_files_are_named_with_the_reason(tmp_path):
     files = classes_of({"a": 10, "b": 10}) | {f"a/{name}": data for name, (data, _) in BROKEN.items()}
     files |= {"lost.png": encoded(noise()), "README.md": b"x", "a/.hidden.png": b"", "__MACOSX/a/9.png": b""}
     opened = made(lay(tmp_path / "in", files), tmp_path)
-    told = {entry["file"]: entry["reason"] for entry in opened.manifest["skipped"]}
+    told = {entry.file: entry.reason for entry in opened.manifest.skipped}
     assert set(told) == {f"a/{name}" for name in BROKEN} | {"lost.png"}
     assert all(reason in told[f"a/{name}"] for name, (_, reason) in BROKEN.items())
-    assert sum(opened.manifest["counts"].values()) == 20
+    assert sum(opened.manifest.counts.values()) == 20
 
 
 def test_refuse_names_the_first_and_the_count_and_leaves_nothing(tmp_path):
@@ -41,8 +43,8 @@ def test_the_split_is_stratified(tmp_path, seed):
     counts = {"a": 3, "b": 4, "c": 5, "d": 17, "é": 50}
     path = lay(tmp_path / "in", classes_of(counts))
     opened = made(path, tmp_path, seed=seed)
-    names = opened.manifest["class_names"]["mine"]
-    assert names == ["a", "b", "c", "d", "é"]
+    names = opened.manifest.class_names["mine"]
+    assert names == ("a", "b", "c", "d", "é")
     everything = []
     for split in store.SPLITS:
         for name, label, pixels in zip(
@@ -54,9 +56,9 @@ def test_the_split_is_stratified(tmp_path, seed):
         got = Counter(name.split("/")[0] for name in opened.ids(split))
         share = {"train": 0.6, "val": 0.2, "test": 0.2}[split]
         assert all(abs(got[label] - share * n) <= 1 and got[label] >= 1 for label, n in counts.items())
-        assert [got[name] for name in names] == opened.manifest["histogram"]["mine"][split]
+        assert tuple(got[name] for name in names) == opened.manifest.histogram["mine"][split]
     assert sorted(everything) == sorted(f"{label}/{i}.png" for label, n in counts.items() for i in range(n))
-    assert opened.manifest["counts"] == {"train": 47, "val": 16, "test": 16}
+    assert opened.manifest.counts == {"train": 47, "val": 16, "test": 16}
 
 
 def test_the_order_is_a_random_sample_and_depends_on_the_seed(tmp_path):
@@ -67,7 +69,7 @@ def test_the_order_is_a_random_sample_and_depends_on_the_seed(tmp_path):
     assert 8 <= labels[:40].sum() <= 32
     assert first.ids("train") != made(path, tmp_path / "1", seed=1).ids("train")
     again = made(path, tmp_path / "2", seed=0)
-    assert again.manifest["sha256"] == first.manifest["sha256"]
+    assert again.manifest.sha256 == first.manifest.sha256
 
 
 def test_given_splits_are_kept_and_a_moved_image_changes_its_label_alone(tmp_path):
@@ -109,7 +111,7 @@ def test_test_images_that_were_trained_on_are_said_or_refused(tmp_path, capsys):
 )
 def test_what_is_missing_is_cut_from_train(tmp_path, splits, counts):
     opened = made(lay(tmp_path / "in", given_splits(splits)), tmp_path)
-    assert opened.manifest["counts"] == counts
+    assert opened.manifest.counts == counts
     everything = [name for split in store.SPLITS for name in opened.ids(split)]
     assert len(set(everything)) == 36 * len(splits)
 
@@ -125,14 +127,14 @@ def test_what_is_missing_is_cut_from_train(tmp_path, splits, counts):
 )
 def test_an_upstream_set_needs_no_test(tmp_path, files, counts):
     opened = made(lay(tmp_path / "in", files), tmp_path, role="upstream")
-    assert opened.manifest["counts"] == counts and opened.images("test").shape == (0, 8, 8, 3)
+    assert opened.manifest.counts == counts and opened.images("test").shape == (0, 8, 8, 3)
 
 
 def test_a_small_class_keeps_one_of_each_split_at_any_fractions(tmp_path):
     path = lay(tmp_path / "in", classes_of({"a": 3, "b": 4, "c": 40}))
-    opened = made(path, tmp_path, fractions=[0.1, 0.2, 0.7])
-    by_split = opened.manifest["histogram"]["mine"]
-    assert by_split == {"train": [1, 1, 4], "val": [1, 1, 8], "test": [1, 2, 28]}
+    opened = made(path, tmp_path, fractions=(0.1, 0.2, 0.7))
+    by_split = opened.manifest.histogram["mine"]
+    assert by_split == {"train": (1, 1, 4), "val": (1, 1, 8), "test": (1, 2, 28)}
 
 
 def test_an_upstream_cut_does_not_know_labels(tmp_path):
@@ -150,10 +152,10 @@ def test_only_the_rows_of_1k(tmp_path):
     path = lay(tmp_path / "in", data)
     # 821 headers can be read, one of them before a broken picture: it leaves a gap and no other moves.
     few, every = made(path, tmp_path / "0", rows="1k"), made(path, tmp_path / "1")
-    assert few.manifest["counts"] == {"train": 800, "val": 200, "test": 30}
-    assert every.manifest["counts"] == counts
+    assert few.manifest.counts == {"train": 800, "val": 200, "test": 30}
+    assert every.manifest.counts == counts
     for split in store.SPLITS:
-        count = few.manifest["counts"][split]
+        count = few.manifest.counts[split]
         assert few.ids(split) == every.ids(split)[:count] and (few.images(split) == every.images(split)[:count]).all()
 
 
@@ -171,7 +173,7 @@ def test_native_pixels_are_kept_or_resized_once(tmp_path, sizes, grey, target, s
     shapes = [(*sizes[i % len(sizes)], 1 if grey else 3) for i in range(10)]
     files = {f"{i % 2}/{i}.png": encoded(noise(*each)) for i, each in enumerate(shapes)}
     opened = made(lay(tmp_path / "in", files), tmp_path, size=target)
-    assert opened.manifest["shape"]["train"] == shape
+    assert opened.manifest.shape["train"] == tuple(shape)
 
 
 def test_a_resized_image_is_the_rounded_legacy_resize(tmp_path):
@@ -198,7 +200,7 @@ def test_a_resized_image_is_the_rounded_legacy_resize(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "holds no images in class folders"),
+        ({}, "has no images in class folders"),
         ({"1.png": b"", "2.png": b""}, r"2 lie in no class folder, 1.png first.*<class>/<image>"),
         ({"train/1.png": b"", "test/2.png": b""}, "no class folder"),
         (classes_of({"a": 5}), "one class, a"),
@@ -243,14 +245,19 @@ def test_damaged_and_encrypted_members_are_skipped(tmp_path):
     data[data.rindex(b"PK\x03\x04") + 6] |= 1
     (tmp_path / "x.zip").write_bytes(data)
     opened = made(tmp_path / "x.zip", tmp_path)
-    told = {entry["file"]: entry["reason"] for entry in opened.manifest["skipped"]}
+    told = {entry.file: entry.reason for entry in opened.manifest.skipped}
     assert set(told) == {"a/2.png", "b/5.png"} and "encrypted" in told["b/5.png"]
+
+
+def fingerprint_of(path) -> Fingerprint:
+    found = identity(path)
+    return Fingerprint(found.images, found.labels)
 
 
 def test_changed_since_it_was_planned(tmp_path):
     path = lay(tmp_path / "in", classes_of({"a": 5, "b": 5}))
-    spec = {**spec_for(path, tmp_path), "fingerprint": identity(path)}
+    spec = replace(spec_for(path, tmp_path), fingerprint=fingerprint_of(path))
     lay(path, {"a/more.png": encoded(noise())})
     with pytest.raises(UserError, match="have changed since"):
         folder.make(spec)
-    folder.make({**spec, "fingerprint": identity(path)})
+    folder.make(replace(spec, fingerprint=fingerprint_of(path)))

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pictures import classes_of, given_splits, lay, spec_for
 
+from vtabflow.contracts.specs import StandinSettings, StoreSpec
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare import step, store
 from vtabflow.runtime.files import seed_of
@@ -39,18 +42,18 @@ def toy(monkeypatch) -> types.ModuleType:
     return module
 
 
-def toy_spec(place: Path, rows: str = "all", seed: int = 0, **counts) -> dict:
+def toy_spec(place: Path, rows: str = "all", seed: int = 0, module: str = "toy", **counts) -> StoreSpec:
     spec = spec_for(place, place, size=16, rows=rows)
-    settings = {"module": "toy", "seed": seed, "counts": {"train": 30, "val": 8, "test": 9, **counts}}
-    tasks = ["toy-count-standin", "toy-side-standin"]
-    return {**spec, "source": "procedural", "dataset": "toy-standin", "settings": settings, "tasks": tasks}
+    settings = StandinSettings(module, seed, {"train": 30, "val": 8, "test": 9, **counts})
+    tasks = ("toy-count-standin", "toy-side-standin")
+    return replace(spec, source="procedural", dataset="toy-standin", settings=settings, tasks=tasks)
 
 
 def test_a_procedural_store_is_drawn_by_the_seeds_of_the_contract(tmp_path, toy):
     spec = toy_spec(tmp_path)
     step.run(spec)
-    opened = store.open_store(spec["folder"])
-    assert opened.manifest["counts"] == {"train": 30, "val": 8, "test": 9}
+    opened = store.open_store(spec.folder)
+    assert opened.manifest.counts == {"train": 30, "val": 8, "test": 9}
     for split in store.SPLITS:
         for index in range(len(opened.images(split))):
             rng = np.random.default_rng(seed_of("procedural", "toy-standin", 0, split, index))
@@ -64,26 +67,22 @@ def test_counts_change_no_example_and_the_seed_changes_all(tmp_path, toy):
     first, more, other = toy_spec(tmp_path / "0"), toy_spec(tmp_path / "1", train=50), toy_spec(tmp_path / "2", seed=1)
     for spec in (first, more, other):
         step.run(spec)
-    few, many, seeded = (store.open_store(spec["folder"]).images("train") for spec in (first, more, other))
+    few, many, seeded = (store.open_store(spec.folder).images("train") for spec in (first, more, other))
     assert (few == many[:30]).all() and not (few == seeded).all(axis=(1, 2, 3)).any()
 
 
 def test_the_rows_of_1k(tmp_path, toy):
     spec = toy_spec(tmp_path, rows="1k", train=810, val=201, test=9)
     step.run(spec)
-    assert store.open_store(spec["folder"]).manifest["counts"] == {"train": 800, "val": 200, "test": 9}
+    assert store.open_store(spec.folder).manifest.counts == {"train": 800, "val": 200, "test": 9}
 
 
 def test_unknown_names_are_user_errors(tmp_path, toy):
-    spec = toy_spec(tmp_path)
-    with pytest.raises(UserError, match="no renderer 'nobody'"):
-        step.run({**spec, "settings": {**spec["settings"], "module": "nobody"}})
-    with pytest.raises(UserError, match="no renderer '../toy'"):
-        step.run({**spec, "settings": {**spec["settings"], "module": "../toy"}})
+    for module in ("nobody", "../toy"):
+        with pytest.raises(UserError, match=f"no renderer '{module}'"):
+            step.run(toy_spec(tmp_path, module=module))
     with pytest.raises(UserError, match="no task other.*toy-count-standin, toy-side-standin"):
-        step.run({**spec, "tasks": ["other"]})
-    with pytest.raises(UserError, match="no source 'web'.*procedural, folder"):
-        step.run({**spec, "source": "web"})
+        step.run(replace(toy_spec(tmp_path), tasks=("other",)))
     assert os.listdir(tmp_path) == []
 
 
@@ -106,23 +105,23 @@ def test_a_renderer_outside_its_contract_leaves_nothing(tmp_path, toy, image, la
 def test_receipts_and_a_store_that_is_there(tmp_path, toy):
     spec = toy_spec(tmp_path)
     step.run(spec)
-    assert json.loads(Path(spec["receipt"]).read_text()) == {"key": "k", "folder": spec["folder"], "made": True}
+    assert json.loads(Path(spec.receipt).read_text()) == {"key": "k", "folder": spec.folder, "made": True}
     toy.__dict__["draw"] = None
-    before = os.stat(Path(spec["folder"]) / "train.npy")
-    Path(spec["receipt"]).unlink()
-    manifest = Path(spec["manifest"]).read_text()
-    Path(spec["manifest"]).unlink()
+    before = os.stat(Path(spec.folder) / "train.npy")
+    Path(spec.receipt).unlink()
+    manifest = Path(spec.manifest).read_text()
+    Path(spec.manifest).unlink()
     step.run(spec)
-    assert json.loads(Path(spec["receipt"]).read_text())["made"] is False
-    assert Path(spec["manifest"]).read_text() == manifest
-    assert os.stat(Path(spec["folder"]) / "train.npy") == before
+    assert json.loads(Path(spec.receipt).read_text())["made"] is False
+    assert Path(spec.manifest).read_text() == manifest
+    assert os.stat(Path(spec.folder) / "train.npy") == before
     changed = json.loads(manifest)
     changed["sha256"]["val.npy"] = "0" * 64
-    Path(spec["manifest"]).write_text(json.dumps(changed))
-    Path(spec["receipt"]).unlink()
+    Path(spec.manifest).write_text(json.dumps(changed))
+    Path(spec.receipt).unlink()
     with pytest.raises(UserError, match=r"store does not match its manifest .*val.npy"):
         step.run(spec)
-    assert not Path(spec["receipt"]).exists()
+    assert not Path(spec.receipt).exists()
 
 
 def test_a_store_that_is_there_costs_no_import_of_a_source(tmp_path):
@@ -130,22 +129,31 @@ def test_a_store_that_is_there_costs_no_import_of_a_source(tmp_path):
     spec = spec_for(path, tmp_path)
     step.run(spec)
     code = (
-        "import sys, json; from vtabflow.prepare import step; step.run(json.load(sys.stdin));"
+        "import sys, json; from vtabflow.prepare import step; from vtabflow.contracts.specs import StoreSpec;"
+        "from vtabflow.contracts.typed_json import from_json; step.run(from_json(StoreSpec, json.load(sys.stdin), ''));"
         "print([name for name in ('torch', 'PIL', 'pydantic', 'yaml', 'pandas') if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     run = [sys.executable, "-c", code]
-    done = subprocess.run(run, input=json.dumps(spec), text=True, capture_output=True, env=environment, timeout=60)
+    done = subprocess.run(
+        run, input=json.dumps(to_json(spec)), text=True, capture_output=True, env=environment, timeout=60
+    )
     assert done.stdout.strip() == "[]", done
     # Images that keep their size are made without torch as well.
     spec = spec_for(path, tmp_path / "2")
-    done = subprocess.run(run, input=json.dumps(spec), text=True, capture_output=True, env=environment, timeout=60)
+    done = subprocess.run(
+        run, input=json.dumps(to_json(spec)), text=True, capture_output=True, env=environment, timeout=60
+    )
     assert done.stdout.strip().endswith("['PIL']"), done
 
 
 def test_a_killed_step_leaves_nothing_or_a_whole_store(tmp_path):
     path = lay(tmp_path / "in", given_splits(n=60))
-    code = "import sys, json; from vtabflow.prepare.step import run; print(1, flush=True); run(json.load(sys.stdin))"
+    code = (
+        "import sys, json; from vtabflow.prepare.step import run; from vtabflow.contracts.specs import StoreSpec;"
+        "from vtabflow.contracts.typed_json import from_json; print(1, flush=True);"
+        "run(from_json(StoreSpec, json.load(sys.stdin), ''))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     rng = random.Random(1)
     found: set[bool] = set()
@@ -159,19 +167,19 @@ def test_a_killed_step_leaves_nothing_or_a_whole_store(tmp_path):
         )
         assert run.stdin is not None and run.stdout is not None
         run.stdout.readline()
-        run.stdin.write(json.dumps(spec))
+        run.stdin.write(json.dumps(to_json(spec)))
         run.stdin.close()
         time.sleep(rng.uniform(0, longest))
         run.send_signal(signal.SIGKILL)
         run.wait()
         run.stdout.close()
-        whole = store.is_complete(spec["folder"])
-        assert whole or not Path(spec["folder"]).exists()
-        assert whole or not Path(spec["receipt"]).exists()
+        whole = store.is_complete(spec.folder)
+        assert whole or not Path(spec.folder).exists()
+        assert whole or not Path(spec.receipt).exists()
         found.add(whole)
         longest *= 1 if whole else 1.2
         if whole:
-            opened = store.open_store(spec["folder"])
+            opened = store.open_store(spec.folder)
             assert [len(opened.images(split)) for split in store.SPLITS] == [180, 180, 180]
         # The run that follows finishes the work and clears the remains of the killed one.
         if turn % 4 == 0:
@@ -183,16 +191,16 @@ def test_a_killed_step_leaves_nothing_or_a_whole_store(tmp_path):
 @pytest.mark.parametrize(
     ("name", "counts", "shape"),
     [
-        ("coil20_azimuth", {"train": 864, "val": 288, "test": 288}, [32, 32, 1]),
-        ("eurosat", {"train": 2100, "val": 700, "test": 700}, [64, 64, 3]),
+        ("coil20_azimuth", {"train": 864, "val": 288, "test": 288}, (32, 32, 1)),
+        ("eurosat", {"train": 2100, "val": 700, "test": 700}, (64, 64, 3)),
     ],
 )
 def test_real_images(tmp_path, real_data, name, counts, shape):
-    spec = {**spec_for(real_data / f"{name}.zip", tmp_path, size=64), "dataset": name, "tasks": [name]}
+    spec = replace(spec_for(real_data / f"{name}.zip", tmp_path, size=64), dataset=name, tasks=(name,))
     step.run(spec)
-    opened = store.open_store(spec["folder"])
-    assert opened.manifest["counts"] == counts and opened.manifest["shape"]["train"] == shape
-    assert opened.manifest["skipped"] == []
+    opened = store.open_store(spec.folder)
+    assert opened.manifest.counts == counts and opened.manifest.shape["train"] == shape
+    assert opened.manifest.skipped == ()
     for split, count in counts.items():
-        histogram = opened.manifest["histogram"][name][split]
+        histogram = opened.manifest.histogram[name][split]
         assert min(histogram) == max(histogram) == count // len(histogram)

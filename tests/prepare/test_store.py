@@ -9,11 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vtabflow.contracts.results import Manifest, SkippedFile
+from vtabflow.contracts.specs import ImageSpec, Places, StandinSettings, StoreSpec
+from vtabflow.contracts.typed_json import from_json, to_json
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare import store
 from vtabflow.runtime.files import sha256
@@ -21,23 +25,23 @@ from vtabflow.runtime.files import sha256
 COUNTS = {"train": 13, "val": 5, "test": 7}
 
 
-def spec_in(folder: Path, **changes) -> dict:
-    spec = {
-        "step": "prepare",
-        "key": "k1",
-        "dataset": "d",
-        "folder": str(folder / "stores/d/k1"),
-        "receipt": str(folder / "stores/d/k1.json"),
-        "manifest": str(folder / "manifests/d/k1.json"),
-        "source": "procedural",
-        "settings": {"seed": 0},
-        "image": {"size": 6, "resize": "legacy"},
-        "rows": "all",
-        "tasks": ["one", "two"],
-        "identity": {},
-        "code": "1",
-    }
-    return {**spec, **changes}
+def spec_in(folder: Path, **changes) -> StoreSpec:
+    spec = StoreSpec(
+        key="k1",
+        dataset="d",
+        folder=str(folder / "stores/d/k1"),
+        receipt=str(folder / "stores/d/k1.json"),
+        manifest=str(folder / "manifests/d/k1.json"),
+        source="procedural",
+        settings=StandinSettings("d", 0, COUNTS),
+        image=ImageSpec(6, "legacy"),
+        rows="all",
+        tasks=("one", "two"),
+        classes={"one": 3, "two": 9},
+        identity={},
+        code="1",
+    )
+    return replace(spec, **changes)
 
 
 def content(seed: int = 0, channels: int = 3) -> dict:
@@ -59,9 +63,10 @@ def left_in(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_written_is_what_is_read(tmp_path, channels):
-    spec, given = spec_in(tmp_path), content(channels=channels)
+    places = Places("here", "here", "here", None, {})
+    spec, given = spec_in(tmp_path, places=places), content(channels=channels)
     manifest = store.write(spec, **given, class_names={"one": ["a", "b", "c"], "two": list("ihgfedcba")})
-    opened = store.open_store(spec["folder"])
+    opened = store.open_store(spec.folder)
     for split, count in COUNTS.items():
         images = opened.images(split)
         assert isinstance(images, np.memmap) and not images.flags.writeable
@@ -70,17 +75,15 @@ def test_what_is_written_is_what_is_read(tmp_path, channels):
         for task, classes in given["classes"].items():
             labels = opened.labels(task, split)
             assert labels.dtype == np.int64 and (labels == given["labels"][task][split]).all()
-            by_hand = [sum(int(label) == value for label in labels) for value in range(classes)]
-            assert manifest["histogram"][task][split] == by_hand
-        assert manifest["counts"][split] == count and manifest["shape"][split] == [6, 4, channels]
-    assert manifest == opened.manifest == json.loads(Path(spec["manifest"]).read_text())
-    assert (
-        manifest["spec"] == {name: value for name, value in spec.items() if name != "places"}
-        and manifest["class_names"]["two"][0] == "i"
-    )
-    files = {str(path.relative_to(spec["folder"])) for path in Path(spec["folder"]).rglob("*") if path.is_file()}
-    assert set(manifest["sha256"]) == files - {"manifest.json"}
-    assert all(sha256(Path(spec["folder"]) / name) == value for name, value in manifest["sha256"].items())
+            counted = tuple(sum(int(label) == value for label in labels) for value in range(classes))
+            assert manifest.histogram[task][split] == counted
+        assert manifest.counts[split] == count and manifest.shape[split] == (6, 4, channels)
+    assert manifest == opened.manifest == from_json(Manifest, json.loads(Path(spec.manifest).read_text()), "")
+    assert from_json(StoreSpec, manifest.spec, "") == replace(spec, places=None) and manifest.class_names
+    assert manifest.class_names["two"] == tuple("ihgfedcba")
+    files = {str(path.relative_to(spec.folder)) for path in Path(spec.folder).rglob("*") if path.is_file()}
+    assert set(manifest.sha256) == files - {"manifest.json"}
+    assert all(sha256(Path(spec.folder) / name) == value for name, value in manifest.sha256.items())
     assert os.listdir(tmp_path / "stores/d") == ["k1"]
 
 
@@ -90,9 +93,9 @@ def test_an_empty_split(tmp_path):
     given["ids"]["test"] = []
     given["labels"] = {task: {**by_split, "test": []} for task, by_split in given["labels"].items()}
     manifest = store.write(spec_in(tmp_path), **given)
-    opened = store.open_store(spec_in(tmp_path)["folder"])
+    opened = store.open_store(spec_in(tmp_path).folder)
     assert opened.images("test").shape == (0, 6, 4, 3) and opened.ids("test") == []
-    assert opened.labels("one", "test").shape == (0,) and manifest["histogram"]["one"]["test"] == [0, 0, 0]
+    assert opened.labels("one", "test").shape == (0,) and manifest.histogram["one"]["test"] == (0, 0, 0)
 
 
 def test_filling_in_place_and_keeping_fewer(tmp_path):
@@ -103,20 +106,20 @@ def test_filling_in_place_and_keeping_fewer(tmp_path):
             room[: len(array)] = array
             new.keep(split, len(array))
         new.finish(given["labels"], given["ids"], given["classes"])
-    streamed = store.open_store(spec["folder"]).manifest
+    streamed = store.open_store(spec.folder).manifest
     whole = store.write(spec_in(tmp_path / "other"), **given)
-    assert streamed["sha256"] == whole["sha256"]
+    assert streamed.sha256 == whole.sha256
 
 
 @pytest.mark.parametrize("name", ["train.npy", "test.npy", "labels/two.val.npy", "val.ids.txt"])
 def test_one_flipped_byte_is_refused_by_name_and_only_where_it_is_used(tmp_path, name):
     spec = spec_in(tmp_path)
     store.write(spec, **content())
-    path = Path(spec["folder"]) / name
+    path = Path(spec.folder) / name
     data = bytearray(path.read_bytes())
     data[-2] ^= 4
     path.write_bytes(data)
-    opened = store.open_store(spec["folder"])
+    opened = store.open_store(spec.folder)
     uses: dict[str, Callable[[], object]] = {
         "train.npy": lambda: opened.images("train"),
         "test.npy": lambda: opened.images("test"),
@@ -125,7 +128,7 @@ def test_one_flipped_byte_is_refused_by_name_and_only_where_it_is_used(tmp_path,
     for other, use in uses.items():
         if other != name:
             use()
-    with pytest.raises(UserError, match=f"{spec['folder']}.*{name}.*remove"):
+    with pytest.raises(UserError, match=f"{spec.folder}.*{name}.*remove"):
         uses[name]()
 
 
@@ -139,7 +142,7 @@ def test_a_file_is_checked_once_a_store(tmp_path, monkeypatch):
         return sha256(path)
 
     monkeypatch.setattr(store, "sha256", counting)
-    opened = store.open_store(spec["folder"])
+    opened = store.open_store(spec.folder)
     assert read == []
     opened.images("train"), opened.images("train"), opened.labels("one", "val")
     assert read == ["train.npy", "one.val.npy"]
@@ -148,37 +151,37 @@ def test_a_file_is_checked_once_a_store(tmp_path, monkeypatch):
 def test_missing_store_task_split_and_file(tmp_path):
     spec = spec_in(tmp_path)
     with pytest.raises(UserError, match="no complete store at .*k1"):
-        store.open_store(spec["folder"])
+        store.open_store(spec.folder)
     store.write(spec, **content())
     with pytest.raises(UserError, match="three.*one, two"):
-        store.open_store(spec["folder"]).labels("three", "train")
-    (Path(spec["folder"]) / "val.npy").unlink()
+        store.open_store(spec.folder).labels("three", "train")
+    (Path(spec.folder) / "val.npy").unlink()
     with pytest.raises(UserError, match="val.npy cannot be read"):
-        store.open_store(spec["folder"]).images("val")
-    (Path(spec["folder"]) / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="manifest.json is not readable"):
-        store.open_store(spec["folder"])
+        store.open_store(spec.folder).images("val")
+    (Path(spec.folder) / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="manifest.json is not the manifest of a store.*remove .*k1 and prepare"):
+        store.open_store(spec.folder)
 
 
 def test_an_equal_manifest_that_was_pulled_survives(tmp_path):
     spec = spec_in(tmp_path)
     pulled = store.write(spec_in(tmp_path / "elsewhere"), **content())
-    Path(spec["manifest"]).parent.mkdir(parents=True)
-    Path(spec["manifest"]).write_text(json.dumps(pulled))
-    before = os.stat(spec["manifest"])
+    Path(spec.manifest).parent.mkdir(parents=True)
+    Path(spec.manifest).write_text(json.dumps(to_json(pulled)))
+    before = os.stat(spec.manifest)
     store.write(spec, **content())
-    assert os.stat(spec["manifest"]).st_mtime_ns == before.st_mtime_ns and store.is_complete(spec["folder"])
+    assert os.stat(spec.manifest).st_mtime_ns == before.st_mtime_ns and store.is_complete(spec.folder)
 
 
 def test_another_manifest_refuses_the_store_and_leaves_nothing(tmp_path):
     spec = spec_in(tmp_path)
     pulled = store.write(spec_in(tmp_path / "elsewhere"), **content(seed=1))
-    Path(spec["manifest"]).parent.mkdir(parents=True)
-    Path(spec["manifest"]).write_text(json.dumps(pulled))
-    with pytest.raises(UserError, match=f"{spec['folder']} does not match its manifest {spec['manifest']} .*remove"):
+    Path(spec.manifest).parent.mkdir(parents=True)
+    Path(spec.manifest).write_text(json.dumps(to_json(pulled)))
+    with pytest.raises(UserError, match=f"{spec.folder} does not match its manifest {spec.manifest} .*remove"):
         store.write(spec, **content())
     assert left_in(tmp_path / "stores") == ["d"]
-    assert json.loads(Path(spec["manifest"]).read_text()) == pulled
+    assert json.loads(Path(spec.manifest).read_text()) == to_json(pulled)
 
 
 def test_file_names_are_free_in_a_folder_and_only_there(tmp_path):
@@ -187,7 +190,7 @@ def test_file_names_are_free_in_a_folder_and_only_there(tmp_path):
     for source in ("folder", "procedural"):
         spec = spec_in(tmp_path / source, source=source)
         store.write(spec, **content())
-        os.rename(spec["folder"], spec["folder"] + "-old")
+        os.rename(spec.folder, spec.folder + "-old")
         if source == "folder":
             store.write(spec, **renamed)
         else:
@@ -195,13 +198,38 @@ def test_file_names_are_free_in_a_folder_and_only_there(tmp_path):
                 store.write(spec, **renamed)
 
 
-def test_a_manifest_that_is_none(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "k1.json is not the manifest of a store.*dvc pull"),
+        ("[]", "k1.json: the content is .* and should be an object"),
+        ("{}", "k1.json: the field 'dataset' is missing"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_named(tmp_path, text, message):
     spec = spec_in(tmp_path)
-    for text in ("", "[]", '{"sha256": 3, "source": "folder"}', "{}"):
-        Path(spec["manifest"]).parent.mkdir(parents=True, exist_ok=True)
-        Path(spec["manifest"]).write_text(text)
-        with pytest.raises(UserError, match="k1.json is not the manifest of a store"):
-            store.write(spec, **content())
+    Path(spec.manifest).parent.mkdir(parents=True)
+    Path(spec.manifest).write_text(text)
+    with pytest.raises(UserError, match=message):
+        store.write(spec, **content())
+
+
+def test_the_file_has_the_fields_of_its_source_and_older_files_are_read(tmp_path):
+    spec, given = spec_in(tmp_path), content()
+    skipped = [SkippedFile("a.png", "is empty")]
+    with store.create_store(spec) as new:
+        for split, array in given["arrays"].items():
+            new.images(split, array.shape)[...] = array
+        manifest = new.finish(given["labels"], given["ids"], given["classes"], None, skipped, tfds_counts={"train": 25})
+    data = json.loads(Path(spec.manifest).read_text())
+    first = "dataset source settings image rows counts shape classes class_names histogram sha256 skipped spec"
+    assert set(data) == {*first.split(), "tfds_counts", "version"}
+    assert data["skipped"] == [{"file": "a.png", "reason": "is empty"}] and data["class_names"] is None
+    del data["version"]  # as it was written before there was one
+    for path in (spec.manifest, spec.folder + "/manifest.json"):
+        Path(path).write_text(json.dumps(data))
+    store.keep_manifest(spec)
+    assert store.open_store(spec.folder).manifest == manifest and manifest.tfds_counts == {"train": 25}
 
 
 @pytest.mark.parametrize(
@@ -240,15 +268,15 @@ def test_makers_at_the_same_time(tmp_path):
     for maker in makers:
         maker.join()
     assert not failures and os.listdir(tmp_path / "stores/d") == ["k1"]
-    assert (store.open_store(spec["folder"]).images("train") == content()["arrays"]["train"]).all()
+    assert (store.open_store(spec.folder).images("train") == content()["arrays"]["train"]).all()
 
 
 def test_remains_without_a_manifest_are_replaced(tmp_path):
     spec = spec_in(tmp_path)
-    Path(spec["folder"]).mkdir(parents=True)
-    (Path(spec["folder"]) / "train.npy").write_bytes(b"half")
+    Path(spec.folder).mkdir(parents=True)
+    (Path(spec.folder) / "train.npy").write_bytes(b"half")
     store.write(spec, **content())
-    assert store.open_store(spec["folder"]).images("train").shape == (13, 6, 4, 3)
+    assert store.open_store(spec.folder).images("train").shape == (13, 6, 4, 3)
     assert os.listdir(tmp_path / "stores/d") == ["k1"]
 
 
@@ -259,7 +287,8 @@ def test_no_permission_is_a_sentence(tmp_path):
 
 
 SCRIPT = """
-import sys, json, resource
+import sys, resource
+from dataclasses import replace
 sys.path[:0] = [{src!r}, {here!r}]
 from test_store import spec_in, content
 from pathlib import Path
@@ -288,12 +317,12 @@ except RunError as error:
 
 
 def test_killed_at_any_moment_leaves_nothing_or_a_whole_store(tmp_path):
-    # The maker writes one store after another; it is killed somewhere, and what it left is judged.
+    # The process writes one store after another and is killed at a random time.
     body = """
 print("ready", flush=True)
 for number in range(100000):
     spec = spec_in(Path(sys.argv[1]))
-    store.write({**spec, **{name: spec[name] + str(number) for name in ("folder", "manifest")}}, **content())
+    store.write(replace(spec, folder=f"{spec.folder}{number}", manifest=f"{spec.manifest}{number}"), **content())
 """
     rng, whole, torn = random.Random(0), 0, 0
     for turn in range(40):
@@ -311,10 +340,10 @@ for number in range(100000):
             for split in COUNTS:
                 assert len(opened.images(split)) == len(opened.labels("two", split)) == len(opened.ids(split))
             whole += 1
-        # The next maker of a store takes away what a killed one left of it.
+        # The next process that makes a store removes what a killed one left of it.
         for remains in list((place / "stores/d").glob(".*")):
             folder = remains.parent / remains.name[1:].split(".")[0]
-            store.write({**spec_in(place), "folder": str(folder)}, **content())
+            store.write(replace(spec_in(place), folder=str(folder)), **content())
             assert not remains.exists() and store.is_complete(folder)
             torn += 1
     assert whole and torn > 2

@@ -23,7 +23,7 @@ from vtabflow.contracts.specs import (
 )
 from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
-from vtabflow.planning.code_identity import CodeLock
+from vtabflow.planning.code.lock import CodeLock
 from vtabflow.planning.study import Study
 from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, VTAB, Task, renderers
 from vtabflow.prepare.folders.fingerprint import identity as folder_identity
@@ -123,7 +123,7 @@ class StorePlanner:
         return replace(store, fingerprint=Fingerprint(found.images, found.labels))
 
     def _tfds_store(self, dataset: str, budgets: tuple[str, ...]) -> StoreSpec:
-        given, code = self.study.prepare.tfds, self.lock.identity("prepare/tfds")
+        given, code = self.study.prepare.tfds, self.lock.identity(f"prepare/tfds/{dataset}")
         source = {**self.study.tfds_settings(dataset), "checksums": self._checksums(dataset)}
         # Rows of the 1k budget are the first of the full one, so a cell takes the same from either store.
         how = {"source": "tfds", "image": _image_identity(self.resized_image), "code": code}

@@ -10,14 +10,13 @@ complete whatever was killed when. Several processes may write the same store: t
 """
 
 import dataclasses
-import fcntl
 import io
 import os
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,10 +28,11 @@ from vtabflow.contracts.results import Manifest, SkippedFile
 from vtabflow.contracts.specs import StoreSpec
 from vtabflow.contracts.typed_json import from_json, to_json
 from vtabflow.errors import RunError, UserError
-from vtabflow.runtime.files import read_json, sha256, try_lock, write_json
+from vtabflow.runtime.files import read_json, sha256, write_json
+from vtabflow.runtime.locks import locked, try_locked
 
 SPLITS = ("train", "val", "test")
-# Resized values are rounded by floor(x + HALF). A half rounds up, also where another machine's resize is slightly lower.
+# Resized values are rounded by floor(x + HALF): a half rounds up, also where another machine computes slightly less.
 HALF = 0.5 + 2.0**-10
 
 
@@ -105,20 +105,20 @@ def create_store(spec: StoreSpec) -> Iterator["StoreWriter"]:
             new.finish(labels, ids, classes)
     """
     folder = Path(spec.folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        temporary, lock = _new_folder(folder)
-    except OSError as error:
-        raise _write_error(folder, error) from error
-    try:
-        yield StoreWriter(spec, temporary)
-    except OSError as error:
-        raise _write_error(folder, error) from error
-    finally:
-        # After success the folder has been renamed and there is nothing to remove.
-        shutil.rmtree(temporary, ignore_errors=True)
-        os.close(lock)
+    with ExitStack() as locks:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder)
+            temporary = _new_folder(folder, locks)
+        except OSError as error:
+            raise _write_error(folder, error) from error
+        try:
+            yield StoreWriter(spec, temporary)
+        except OSError as error:
+            raise _write_error(folder, error) from error
+        finally:
+            # After success the folder has been renamed and there is nothing to remove.
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 class StoreWriter:
@@ -173,10 +173,14 @@ class StoreWriter:
         skipped: Sequence[SkippedFile] = (),
         **source_fields: Any,
     ) -> Manifest:
-        """Write labels, ids and the manifest, compare it with the one at `spec.manifest`, and move the store into place.
+        """Write labels, ids and the manifest, and move the store into place.
 
         Args:
-            labels: as the other arguments, see `write`.
+            labels: as in `write`.
+            ids: as in `write`.
+            classes: as in `write`.
+            class_names: as in `write`.
+            skipped: as in `write`.
             source_fields: the fields of `Manifest` that one source alone has, such as `form`.
 
         Returns:
@@ -351,8 +355,8 @@ def _compare(spec: StoreSpec, manifest: Manifest) -> bool:
     if names:
         more = f" and {len(names) - 1} more" if names[1:] else ""
         raise UserError(
-            f"store {spec.folder} does not match its manifest {path} ({names[0]}{more}): use the images that the manifest "
-            f"was made from (and the same version of Pillow), or remove {path} to go on with the present images"
+            f"store {spec.folder} does not match its manifest {path} ({names[0]}{more}): use the images that the "
+            f"manifest was made from (and the same version of Pillow), or remove {path} to go on with the present ones"
         )
     return True
 
@@ -389,29 +393,25 @@ def _prefix(folder: Path) -> str:
     return f".{folder.name}.{socket.gethostname()}."
 
 
-def _new_folder(folder: Path) -> tuple[Path, int]:
-    """A new hidden folder next to `folder`, and a descriptor whose lock this process holds as long as it lives."""
+def _new_folder(folder: Path, locks: ExitStack) -> Path:
+    """A new hidden folder next to `folder`; its lock, which `locks` holds, shows that this process lives."""
     while True:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
         # mkdtemp makes folders private; the permissions of results follow the user's umask.
         umask = os.umask(0)
         os.umask(umask)
-        try:
+        # Until the lock is held, another process may take the folder for a leftover and remove it.
+        with suppress(FileNotFoundError):
             os.chmod(temporary, 0o777 & ~umask)
-            lock = os.open(temporary, os.O_RDONLY)
-        except FileNotFoundError:
-            continue  # another process removed it as a leftover between the two lines
-        with suppress(OSError):  # a file system without locks: then leftovers are not removed either
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if temporary.exists():
-            return temporary, lock
-        os.close(lock)
+            locks.enter_context(locked(temporary, folder=True))
+            if temporary.exists():
+                return temporary
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left of this store: hidden folders whose lock is free."""
     for old in folder.parent.glob(f"{_prefix(folder)}*"):
-        with try_lock(old) as free:
+        with try_locked(old, folder=True) as free:
             if free:
                 shutil.rmtree(old, ignore_errors=True)
 

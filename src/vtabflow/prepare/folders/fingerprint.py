@@ -1,10 +1,10 @@
-"""What lies in a folder or zip of images: the one lister of (split, class, file), and the identity that keys digest.
+"""The files of a folder or zip of images, listed as (split, class, file), and the fingerprint that keys are made of.
 
     <class>/<image>
     train/<class>/<image>   val/<class>/<image>   test/<class>/<image>      (train, and none, one or both of the others)
 
-A single folder around all of that is looked through. Folders below a class belong to the class. Hidden files, __MACOSX,
-Thumbs.db and desktop.ini are not seen. Nothing is extracted and nothing heavy is imported: keys are made from this.
+A single folder around all of that is skipped. Folders below a class belong to the class. Hidden files, __MACOSX,
+Thumbs.db and desktop.ini are ignored. Nothing is extracted. Planning imports this module, so it imports nothing heavy.
 """
 
 import hashlib
@@ -20,33 +20,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from vtabflow.contracts.typed_json import from_json, to_json
 from vtabflow.errors import UserError
 from vtabflow.runtime.files import read_json, write_json
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-# Any file in a class folder counts as an image; of those beside the class folders only these are worth a word.
+# Any file in a class folder counts as an image; of the files outside class folders only these are reported.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-# A file changed within this time of being read may change again without a new time (FAT keeps 2 s): not remembered.
-SETTLED_NS = 2_000_000_000
-# Raised when the listing or the digests change: what is remembered of a zip is then out of date.
+# Modification times are this coarse at worst (FAT: 2 s). A younger file may change again and keep its time: not cached.
+MTIME_GRANULARITY_NS = 2_000_000_000
+# To be increased when the listing or the digests change: cached fingerprints of zips are then out of date.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a class. `split` is "" where the folder has no splits; `name` is its path there, for people."""
+    """One file of a class. `split` is "" where the folder has no splits; `name` is its path below the folder."""
 
     split: str
     label: str
     name: str
     size: int
     place: str | zipfile.ZipInfo
-    crc: int | None  # zips know it; see Listing.crc
+    crc: int | None  # None: to be computed, see Listing.crc
+
+
+@dataclass(frozen=True)
+class FolderIdentity:
+    """The fingerprint of a folder or zip: digests of its images and of its labels, and its classes."""
+
+    images: str
+    labels: str
+    classes: int
+    class_names: tuple[str, ...]
 
 
 class Listing:
-    """The files of a folder or zip, by name. `strays` are images that lie in no class folder."""
+    """The files of a folder or zip, sorted by name. `strays` are images that are in no class folder."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile | None, entries: list[Entry], strays: list[str]):
         self.path = path
@@ -63,10 +74,6 @@ class Listing:
             return self.archive.open(entry.place)
         return open(entry.place, "rb")
 
-    def read(self, entry: Entry) -> bytes:
-        with self.open(entry) as stream:
-            return stream.read()
-
     def crc(self, entry: Entry) -> int:
         """CRC-32 of a file's bytes: from the zip's directory, or by reading it. An unreadable file counts as empty."""
         if entry.crc is not None:
@@ -82,11 +89,11 @@ class Listing:
 
 
 @contextmanager
-def listing(path: Path | str) -> Iterator[Listing]:
-    """The files of a folder or zip of images, open for reading.
+def open_listing(path: Path | str) -> Iterator[Listing]:
+    """List the files of a folder or zip of images, and keep a zip open for reading.
 
     Raises:
-        UserError: nothing there, no permission, a file that is no zip, no class folder with images, no train split.
+        UserError: no such path, no permission, a file that is not a zip, no class folder with images, no train split.
     """
     path = Path(path)
     archive = None
@@ -94,15 +101,15 @@ def listing(path: Path | str) -> Iterator[Listing]:
         if not path.exists():
             raise UserError(f"there is no folder or zip of images at {path}: correct the path, or put the images there")
         if path.is_dir():
-            found = _sorted_out(path, None, _files(path))
+            found = _classify(path, None, _files(path))
         else:
             archive = zipfile.ZipFile(path)
-            found = _sorted_out(path, archive, _members(archive))
+            found = _classify(path, archive, _members(archive))
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise UserError(f"{path} is not a zip file ({error}): give a folder, or a zip, of <class>/<image>") from error
     except OSError as error:
         reason = f"{error.filename or path} cannot be read ({error.strerror or error})"
-        raise UserError(f"{reason}: mend its permission or the path {path}") from error
+        raise UserError(f"{reason}: fix its permission or the path {path}") from error
     try:
         yield found
     finally:
@@ -110,50 +117,45 @@ def listing(path: Path | str) -> Iterator[Listing]:
             archive.close()
 
 
-def scan(path: Path | str, cache_file: Path | str | None = None) -> dict[str, list[tuple[str, int, int]]]:
-    """Every file of a class: {"files": [(name below the folder, bytes, CRC-32)]}, by name. Arguments as `identity`."""
-    with listing(path) as found:
-        return {"files": [(entry.name, entry.size, crc) for entry, crc in _with_crc(found, cache_file)]}
+def scan(path: Path | str, cache_file: Path | str | None = None) -> list[tuple[str, int, int]]:
+    """(name below the folder, bytes, CRC-32) of every file of a class, by name. Arguments as in `identity`."""
+    with open_listing(path) as found:
+        return [(entry.name, entry.size, crc) for entry, crc in _with_crc(found, cache_file)]
 
 
-def identity(path: Path | str, cache_file: Path | str | None = None) -> dict[str, Any]:
+def identity(path: Path | str, cache_file: Path | str | None = None) -> FolderIdentity:
     """The fingerprint of a folder or zip of images.
 
-    {"images": digest, "labels": digest, "classes": n, "class_names": [...]}. "images" digests the split and the bytes'
-    CRC-32 and number for every file, "labels" its class as well. Names and times are in neither; a folder and a zip of
-    it are the same.
+    `images` digests the split, the bytes' CRC-32 and their number of every file, `labels` its class as well. Names and
+    times are in neither. A folder and a zip of it have the same fingerprint.
 
     Args:
-        cache_file: a small JSON file that remembers the CRC-32 of a folder's files, and the fingerprint of a zip, by
-            path, size and times, so that the second time reads none of them. It is made when missing or spoilt.
+        path: the folder or zip.
+        cache_file: a JSON file that caches the CRC-32 of a folder's files, and the fingerprint of a zip, by path, size
+            and times, so that the second call reads none of them. It is written if it is missing or unreadable.
     """
     path = Path(path)
     if cache_file is None or not path.is_file():
-        with listing(path) as found:
+        with open_listing(path) as found:
             return identity_of(found, _with_crc(found, cache_file))
-    remembered = _read_cache(cache_file)
+    cache, place = _read_cache(cache_file), str(path.absolute())
     state = [FORMAT, *_state(path)]
-    known = remembered.get(str(path.absolute()))
+    known = cache.get(place)
     if isinstance(known, dict) and known.get("state") == state:
-        return known["identity"]
-    with listing(path) as found:
+        return from_json(FolderIdentity, known["identity"], str(cache_file))
+    with open_listing(path) as found:
         result = identity_of(found, _with_crc(found, None))
-    if _settled(state):
-        write_json(cache_file, {**remembered, str(path.absolute()): {"state": state, "identity": result}})
+    if _may_be_cached(state):
+        write_json(cache_file, {**cache, place: {"state": state, "identity": to_json(result)}})
     return result
 
 
-def identity_of(found: Listing, files: Iterable[tuple[Entry, int]]) -> dict[str, Any]:
+def identity_of(found: Listing, files: Iterable[tuple[Entry, int]]) -> FolderIdentity:
     """`identity` of files whose CRC-32 is known."""
     files = list(files)
     images = [f"{entry.split}/{crc:08x}/{entry.size}\n" for entry, crc in files]
     labels = [f"{entry.split}/{crc:08x}/{entry.size}/{entry.label}\n" for entry, crc in files]
-    return {
-        "images": _digest(images),
-        "labels": _digest(labels),
-        "classes": len(found.classes),
-        "class_names": found.classes,
-    }
+    return FolderIdentity(_digest(images), _digest(labels), len(found.classes), tuple(found.classes))
 
 
 def _digest(lines: list[str]) -> str:
@@ -164,8 +166,8 @@ def _with_crc(found: Listing, cache_file: Path | str | None) -> list[tuple[Entry
     if found.archive is not None or cache_file is None:
         return [(entry, found.crc(entry)) for entry in found.entries]
     root = str(found.path.absolute())
-    remembered = _read_cache(cache_file)
-    before = remembered.get(root, {})
+    cache = _read_cache(cache_file)
+    before = cache.get(root, {})
     now: dict[str, list[int]] = {}
     files = []
     for entry in found.entries:
@@ -174,10 +176,10 @@ def _with_crc(found: Listing, cache_file: Path | str | None) -> list[tuple[Entry
         known = before.get(place)
         crc = known[-1] if isinstance(known, list) and known[:-1] == state else found.crc(entry)
         files.append((entry, crc))
-        if _settled(state):
+        if _may_be_cached(state):
             now[place] = [*state, crc]
     if now != before:
-        write_json(cache_file, {**remembered, root: now})
+        write_json(cache_file, {**cache, root: now})
     return files
 
 
@@ -189,19 +191,19 @@ def _state(path: Path | str) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
 
 
-def _settled(state: list[int]) -> bool:
-    return time.time_ns() - state[-2] > SETTLED_NS
+def _may_be_cached(state: list[int]) -> bool:
+    return time.time_ns() - state[-2] > MTIME_GRANULARITY_NS
 
 
 def _read_cache(path: Path | str) -> dict[str, Any]:
     try:
-        remembered = read_json(path)
+        cache = read_json(path)
     except (OSError, ValueError):
         return {}
-    return remembered if isinstance(remembered, dict) else {}
+    return cache if isinstance(cache, dict) else {}
 
 
-# What is seen of a file before files are sorted into classes: the parts of its name, its size, its place, its CRC-32.
+# A file before its class is known: the parts of its name, its size, its place, its CRC-32.
 _File = tuple[tuple[str, ...], int, str | zipfile.ZipInfo, int | None]
 
 
@@ -210,39 +212,38 @@ def _files(
 ) -> Iterator[_File]:
     state = folder.stat()
     here = (state.st_dev, state.st_ino)
-    if here in above:  # a link to a folder that it lies in
+    if here in above:  # a link to a folder that contains it
         return
     with os.scandir(folder) as found:
         for item in found:
             if item.name.startswith(".") or item.name in JUNK:
                 continue
-            name = (*parts, _shown(item.name))
+            name = (*parts, _as_text(item.name))
             if item.is_dir():
                 yield from _files(Path(item.path), name, above | {here})
             elif item.is_file():
                 yield name, item.stat().st_size, item.path, None
-            else:  # a link to nothing: it is named as unreadable when its turn comes
+            else:  # a link to nothing: reported as unreadable when it is read
                 yield name, 0, item.path, 0
 
 
 def _members(archive: zipfile.ZipFile) -> Iterator[_File]:
-    # A name that is there twice: the last one counts, as it does for whoever extracts the zip.
+    # Of entries with the same name the last one counts, as it does when the zip is extracted.
     for member in {member.filename: member for member in archive.infolist()}.values():
         parts = [part for part in member.filename.replace("\\", "/").split("/") if part]
         if member.is_dir() or any(part.startswith(".") or part in JUNK for part in parts):
             continue
-        yield tuple(_shown(part) for part in parts), member.file_size, member, member.CRC
+        yield tuple(_as_text(part) for part in parts), member.file_size, member, member.CRC
 
 
-def _shown(name: str) -> str:
-    """A name as text: composed (macOS stores é as two characters), without line breaks or bytes that are no UTF-8."""
+def _as_text(name: str) -> str:
+    """A name as text: composed (macOS stores é as two characters), without line breaks or bytes that are not UTF-8."""
     name = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return unicodedata.normalize("NFC", name).replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _sorted_out(path: Path, archive: zipfile.ZipFile | None, seen: Iterable[_File]) -> Listing:
-    files = sorted(seen, key=lambda file: file[0])
-    files = _below_the_top(files)
+def _classify(path: Path, archive: zipfile.ZipFile | None, members: Iterable[_File]) -> Listing:
+    files = _without_outer_folder(sorted(members, key=lambda file: file[0]))
     tops = {parts[0] for parts, *_ in files if len(parts) > 1}
     given = {top for top in tops if top in SPLIT_NAMES}
     with_splits = bool(given) and given == tops
@@ -260,15 +261,15 @@ def _sorted_out(path: Path, archive: zipfile.ZipFile | None, seen: Iterable[_Fil
         elif name.lower().endswith(IMAGE_SUFFIXES):
             strays.append(name)
     if not entries:
-        beside = f" ({len(strays)} lie in no class folder, {strays[0]} first)" if strays else ""
-        raise UserError(f"{path} holds no images in class folders{beside}: arrange them as <class>/<image>")
+        outside = f" ({len(strays)} lie in no class folder, {strays[0]} first)" if strays else ""
+        raise UserError(f"{path} has no images in class folders{outside}: arrange them as <class>/<image>")
     if with_splits and not any(entry.split == "train" for entry in entries):
         raise UserError(f"{path} has {' and '.join(sorted(given))} but no train folder: add train/<class>/<image>")
     return Listing(path, archive, entries, strays)
 
 
-def _below_the_top(files: list[_File]) -> list[_File]:
-    """Look through a single folder that holds everything, unless it is a split or the only class."""
+def _without_outer_folder(files: list[_File]) -> list[_File]:
+    """Names below the single folder that contains everything, unless that is a split or the only class."""
     while True:
         tops = {parts[0] for parts, *_ in files if len(parts) > 1}
         inside = {parts[1] for parts, *_ in files if len(parts) > 2}
