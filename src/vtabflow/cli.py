@@ -75,9 +75,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("params", nargs="?", default="params.yaml")
     command.add_argument("--all", action="store_true", help="all stores, of whichever study")
     commands.add_parser("methods", help="the methods, their families and what they learn from")
-    code = commands.add_parser("code", help="code.lock: say, accept or bump what has changed in the code")
-    code.add_argument("action", choices=["status", "accept", "bump"], help="accept: same results; bump: new results")
-    code.add_argument("units", nargs="*", help="for example methods/rotation (default: all that have changed)")
+    _code_parser(commands)
     commands.add_parser("bench", help="images/s of the fine-tuning loop and of the bare training step", add_help=False)
     return top
 
@@ -216,16 +214,34 @@ def _data(arguments: argparse.Namespace) -> int:
     return data_plan.clean(stores, really=arguments.yes) if arguments.clean else data_plan.show(stores)
 
 
-def _code(arguments: argparse.Namespace) -> int:
-    from vtabflow.planning.code_identity import CodeLock
+def _code_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "what has changed in the code since code.lock was written, and what that means for results"
+    actions = commands.add_parser("code", help=text, description=text).add_subparsers(dest="action", required=True)
+    text = "say what has changed, where, and what would run again; exit code 1 if anything has"
+    command = actions.add_parser("status", help=text, description=text)
+    command.add_argument("--params", default="params.yaml", help="the study of which to say what would run again")
+    for name, text in (
+        ("accept", "the results are the same: keep the versions, so that the existing results stay valid"),
+        ("bump", "the results are others: raise the versions, so that they are made again"),
+    ):
+        command = actions.add_parser(name, help=text, description=text)
+        command.add_argument("units", nargs="*", metavar="UNIT", help="for example methods/rotation")
+        command.add_argument("--all", action="store_true", help="all units that have changed")
+    text = "run the smallest case of a unit with the locked and the present code and compare the results bit for bit"
+    command = actions.add_parser("verify", help=text, description=text)
+    command.add_argument("unit", metavar="UNIT", help="for example methods/rotation")
+    command.add_argument("--against", metavar="COMMIT", help="the code to compare with (default: the locked code)")
 
+
+def _code(arguments: argparse.Namespace) -> int:
     if not Path("code.lock").exists() and not Path("src/vtabflow").exists():
         raise UserError("there is no code.lock here; run this in the project's folder")
-    lock = CodeLock()
+    if arguments.action == "verify":
+        from vtabflow.planning.code.verify import verify
+
+        return verify(arguments.unit, arguments.against)
+    from vtabflow.planning.code import status
+
     if arguments.action == "status":
-        changed = lock.changed()
-        print("\n".join(changed) if changed else "code.lock is up to date")
-        return 1 if changed else 0
-    chosen = lock.settle(bump=arguments.action == "bump", names=arguments.units)
-    print(f"{arguments.action}: {', '.join(chosen) if chosen else 'nothing had changed'}")
-    return 0
+        return status.status(arguments.params)
+    return status.take(arguments.action, arguments.units, arguments.all)

@@ -33,9 +33,8 @@ from vtabflow.contracts.specs import (
 )
 from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
-from vtabflow.networks.registry import NETWORKS
 from vtabflow.planning import catalogue
-from vtabflow.planning.code_identity import CodeLock
+from vtabflow.planning.code.lock import CodeLock
 from vtabflow.planning.store_specs import StorePlanner
 from vtabflow.planning.study import Study
 from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, vtab
@@ -185,7 +184,7 @@ class _Planner:
         pretrain, network = self.study.pretrain, self.study.network(method)
         code = EncoderCode(
             method=self.lock.identity(f"methods/{info.module.rpartition('.')[2]}"),
-            network=self.lock.identity(f"networks/{NETWORKS[network]['module']}"),  # TEMP
+            network=self.lock.identity(f"networks/{network}"),
         )
         size, upstream, settings = self.study.prepare.image_size, None, None
         identity: dict[str, Any] = {"method": method, "network": network, "code": to_json(code)}

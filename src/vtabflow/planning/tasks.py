@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vtabflow.planning.code_identity import module_literals
+from vtabflow.planning.code.syntax import module_literals
 
 GROUPS = ("natural", "specialized", "structured", "own")
 
