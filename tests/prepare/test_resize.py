@@ -1,4 +1,4 @@
-"""The resizes, against a loop over pixels that is written from the recipe and shares no code with them."""
+"""The resizes, against a loop over pixels that follows TensorFlow's source and shares no code with them."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ F = np.float32
 
 
 def legacy_by_pixel(image: np.ndarray, size: int) -> np.ndarray:
-    """protocol.md 7.2, one pixel at a time, every intermediate a float32."""
+    """TensorFlow's resize_bilinear_op.cc, one pixel at a time, every intermediate a float32."""
     height, width, channels = image.shape
     if height == size and width == size:
         return image.astype(F)
@@ -58,7 +58,7 @@ def random_images(shape, seed=0):
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_legacy_is_the_recipe_to_the_bit(height, width, size, channels):
+def test_legacy_equals_the_loop_over_pixels(height, width, size, channels):
     images = random_images((2, height, width, channels))
     found = resize(torch.from_numpy(images), size, "legacy").numpy()
     assert found.dtype == np.float32 and found.shape == (2, size, size, channels)
@@ -73,7 +73,7 @@ def test_legacy_at_any_size(height, width, size, seed):
     assert (resize(torch.from_numpy(image), size, "legacy").numpy()[0] == legacy_by_pixel(image[0], size)).all()
 
 
-def test_legacy_by_hand():
+def test_legacy_on_small_examples():
     # 2 -> 4: scale 0.5, sources 0, 0.5, 1, 1.5; the last has no right neighbour and repeats it. No half-pixel shift.
     row = torch.tensor([[0.0, 100.0]]).view(1, 1, 2, 1).expand(1, 2, 2, 1)
     assert resize(row, 4, "legacy")[0, :, :, 0].tolist() == [[0.0, 50.0, 100.0, 100.0]] * 4
@@ -82,8 +82,8 @@ def test_legacy_by_hand():
     assert resize(grid, 2, "legacy")[0, :, :, 0].tolist() == [[0.0, 2.0], [8.0, 10.0]]
 
 
-def test_antialias_by_hand():
-    # 4 -> 2: a triangle of half width 2 around 1 and 3: weights 3, 3, 1 and 1, 3, 3 over the pixels it meets, of 7.
+def test_antialias_on_a_small_example():
+    # 4 -> 2: a triangle of half width 2 around 1 and 3: weights (3, 3, 1)/7 and (1, 3, 3)/7.
     row = torch.tensor([70.0, 0.0, 0.0, 7.0]).view(1, 1, 4, 1).expand(1, 4, 4, 1)
     found = resize(row, 2, "antialias")[0, 0, :, 0]
     assert torch.allclose(found, torch.tensor([30.0, 3.0]), atol=1e-4)
@@ -116,10 +116,9 @@ def test_the_number_type_does_not_matter(kind, dtype):
 
 def test_a_batch_is_its_images():
     images = torch.from_numpy(random_images((5, 17, 23, 3)))
-    together = resize(images, 12, "legacy")
+    batch = resize(images, 12, "legacy")
     assert all(
-        torch.equal(resize(image[None], 12, "legacy")[0], result)
-        for image, result in zip(images, together, strict=True)
+        torch.equal(resize(image[None], 12, "legacy")[0], result) for image, result in zip(images, batch, strict=True)
     )
 
 
@@ -131,12 +130,12 @@ def test_an_unknown_kind_is_named():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("height", "width", "size"), [(64, 48, 32), (33, 97, 224), (375, 1242, 224)])
-def test_the_gpu_gives_the_same_bits(height, width, size):
+def test_the_gpu_is_bit_identical(height, width, size):
     images = torch.from_numpy(random_images((4, height, width, 3)))
     assert torch.equal(resize(images.cuda(), size, "legacy").cpu(), resize(images, size, "legacy"))
 
 
-# height and width of VTAB's images, or typical ones where they vary (protocol.md section 1.2).
+# height and width of VTAB's images, or typical ones where they vary (docs/protocol.md#data).
 NATIVE = {
     "caltech101": (200, 300),
     "cifar100 svhn": (32, 32),
@@ -162,18 +161,18 @@ def tensorflow():
 
 @pytest.mark.parametrize("size", [224, 64, 127])
 @pytest.mark.parametrize(("height", "width"), SHAPES)
-def test_legacy_is_tensorflows_to_the_bit(tensorflow, height, width, size):
+def test_legacy_is_bit_identical_to_tensorflow(tensorflow, height, width, size):
     channels = 1 if (height, width) in ((96, 96), (64, 64)) else 3
     images = random_images((1, height, width, channels), seed=height * 1000 + width)
     # VTAB's data_loader.preprocess_fn: uint8 in, float32 out, then the division.
-    wanted = tensorflow.compat.v1.image.resize(images, [size, size]).numpy()
+    expected = tensorflow.compat.v1.image.resize(images, [size, size]).numpy()
     explicit = tensorflow.compat.v1.image.resize_bilinear(
         images, [size, size], align_corners=False, half_pixel_centers=False
     ).numpy()
-    assert (wanted == explicit).all()
+    assert (expected == explicit).all()
     found = resize(torch.from_numpy(images), size, "legacy").numpy()
-    assert found.dtype == np.float32 and np.array_equal(found, wanted)
-    divided = tensorflow.divide(tensorflow.cast(wanted, tensorflow.float32), tensorflow.constant(255.0)).numpy()
+    assert found.dtype == np.float32 and np.array_equal(found, expected)
+    divided = tensorflow.divide(tensorflow.cast(expected, tensorflow.float32), tensorflow.constant(255.0)).numpy()
     assert np.array_equal(found / F(255), divided)
 
 
@@ -181,7 +180,7 @@ def test_legacy_is_tensorflows_to_the_bit(tensorflow, height, width, size):
 def test_the_uint8_store_rounds_by_half_a_level_at_most(height, width):
     images = random_images((1, height, width, 3), seed=width)
     exact = resize(torch.from_numpy(images), 224, "legacy").numpy()
-    # As prepare/folders/source.py and prepare/tfds/records.py store it. A half goes up, by what HALF has above a half even where
-    # the value is as much below it.
+    # As prepare/folders/source.py and prepare/tfds/records.py store it. A half rounds up, and so does a value that is
+    # below a half by no more than HALF is above it.
     stored = (exact + HALF).clip(0, 255).astype(np.uint8)
     assert np.abs(stored - exact).max() <= 0.5 + 2**-10 and (stored == np.rint(exact)).mean() > 0.99

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vtabflow.prepare.images import MOST_PIXELS, Unreadable
+from vtabflow.prepare.images import MAX_PIXELS, Unreadable
 
 if TYPE_CHECKING:
     from vtabflow.prepare.store import Store
@@ -84,8 +84,8 @@ def look(data: bytes) -> str:
         raise Unreadable("is empty")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Unreadable(f"has more than {MOST_PIXELS} pixels")
+            if image.width * image.height > MAX_PIXELS:
+                raise Unreadable(f"has more than {MAX_PIXELS} pixels")
             mode = image.mode
             # An eighth of the size: all data are read, for three quarters of the time.
             image.draft(None, (1, 1))
