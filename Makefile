@@ -52,7 +52,7 @@ format: $(MADE)
 	snakefmt workflow
 
 schema: $(MADE)
-	python -c 'import json; from vtabflow.study import Study; print(json.dumps(Study.model_json_schema(), indent=1))' > workflow/schemas/params.schema.json
+	python -c 'import json; from vtabflow.planning.study import Study; print(json.dumps(Study.model_json_schema(), indent=1))' > workflow/schemas/params.schema.json
 
 lock:
 	uv pip compile --universal --generate-hashes --extra dev --extra extras --python-version 3.11 --no-header pyproject.toml -o requirements.lock

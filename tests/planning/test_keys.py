@@ -15,7 +15,8 @@ from alter import changed
 from PIL import Image
 
 from vtabflow.errors import UserError
-from vtabflow.planning.keys import Plan, forget_lost, freeze, is_complete, plan, spec_path
+from vtabflow.planning.keys import Plan, plan
+from vtabflow.planning.state import forget_lost, freeze, is_complete, spec_path
 from vtabflow.planning.study import Study
 
 
@@ -32,19 +33,19 @@ def base(smoke) -> dict:
 def new(before: Plan, after: Plan) -> dict[str, set]:
     """What has to be made after a change when everything before it was made."""
     return {
-        "stores": {s["dataset"] for key, s in after.stores.items() if key not in before.stores},
-        "encoders": {s["method"] for key, s in after.encoders.items() if key not in before.encoders},
+        "stores": {s.dataset for key, s in after.stores.items() if key not in before.stores},
+        "encoders": {s.method for key, s in after.encoders.items() if key not in before.encoders},
         "cells": {
-            (c["method"], c["task"], c["budget"], c["seed"])
+            (c.method, c.task, c.budget, c.seed)
             for key, c in after.cells.items()
             if key not in before.cells
         },
-        "page": {after.page["key"]} - {before.page["key"]},
+        "page": {after.page.key} - {before.page.key},
     }
 
 
 def everything(p: Plan) -> set:
-    return {(c["method"], c["task"], c["budget"], c["seed"]) for c in p.cells.values()}
+    return {(c.method, c.task, c.budget, c.seed) for c in p.cells.values()}
 
 
 def compare(base, root, place, value):
@@ -58,7 +59,7 @@ NOTHING = {"stores": set(), "encoders": set(), "cells": set(), "page": set()}
 def test_the_size_of_a_study(base, root):
     p = made(base, root)
     assert len(p.cells) == 5 * 4 * 2 and len(p.encoders) == 5 and len(p.stores) == 5
-    assert sum(len(pack["cells"]) for pack in p.packs.values()) == len(p.cells)
+    assert sum(len(job.cells) for job in p.jobs.values()) == len(p.cells)
 
 
 def test_a_setting_of_the_report(base, root):
@@ -129,30 +130,30 @@ def test_the_labelled_subset_can_be_a_list_in_a_file(base, tmp_path):
 def test_a_method_with_an_image_size_or_a_network_of_its_own(base, root):
     found, after = compare(base, root, "pretrain.per_method", {"vae": {"channels": 8, "image_size": 16}})
     assert found["encoders"] == {"vae"} and found["stores"] == set()
-    sizes = {spec["method"]: spec["image_size"] for spec in after.encoders.values()}
+    sizes = {spec.method: spec.image_size for spec in after.encoders.values()}
     assert sizes == {"from-scratch": 32, "vae": 16, "rotation": 32, "semi-rotation-10": 32, "sup-100": 32}
-    assert {cell["image_size"] for cell in after.cells.values()} == {32}, "tasks keep the study's size"
+    assert {cell.image_size for cell in after.cells.values()} == {32}, "tasks keep the study's size"
     found, after = compare(base, root, "pretrain.per_method", {"vae": {"channels": 8, "network": "resnet50v2"}})
     assert found["encoders"] == {"vae"}
     gan = made(changed(base, "methods", ["from-scratch", "cond-biggan"]), root)
-    specs = {spec["method"]: spec for spec in gan.encoders.values()}
-    assert specs["cond-biggan"]["network"] == "biggan-small" and specs["from-scratch"]["network"] == "resnet-small"
+    specs = {spec.method: spec for spec in gan.encoders.values()}
+    assert specs["cond-biggan"].network == "biggan-small" and specs["from-scratch"].network == "resnet-small"
 
 
 def test_how_many_gpus_train_an_encoder_changes_no_key(base, root):
     found, after = compare(base, root, "run", {"gpus_per_encoder": 2, "cells_per_job": 8})
-    assert found == NOTHING and {spec["gpus"] for spec in after.encoders.values()} == {2}
+    assert found == NOTHING and {spec.gpus for spec in after.encoders.values()} == {2}
 
 
-def test_pack_size_and_order_of_tasks_change_nothing(base, root):
+def test_job_size_and_order_of_tasks_change_nothing(base, root):
     again, after = compare(base, root, "run.cells_per_job", 3)
-    assert again == NOTHING and len(after.packs) == 14
+    assert again == NOTHING and len(after.jobs) == 14
     again, _ = compare(base, root, "tasks", base["tasks"][::-1])
     assert not again["cells"] and not again["stores"]
 
 
 def test_there_and_back_again(base, root):
-    assert made(base, root).page["key"] == made(copy.deepcopy(base), root).page["key"]
+    assert made(base, root).page.key == made(copy.deepcopy(base), root).page.key
 
 
 @pytest.fixture
@@ -208,7 +209,10 @@ def test_another_clone_and_a_dirty_one(tmp_path, root):
     """The same keys in a copy of the project elsewhere; an edited loss gives its method, and nothing else, new keys."""
 
     def keys() -> list[str]:
-        code = "from vtabflow.keys import plan; from vtabflow.study import load\nfor k, c in plan(load('studies/smoke.yaml')).cells.items(): print(c['method'], k)"
+        code = (
+            "from vtabflow.planning.keys import plan; from vtabflow.planning.study import load\n"
+            "for k, c in plan(load('studies/smoke.yaml')).cells.items(): print(c.method, k)"
+        )
         env = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
         return subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True, text=True
@@ -219,11 +223,12 @@ def test_another_clone_and_a_dirty_one(tmp_path, root):
     shutil.copy(root / "code.lock", tmp_path / "code.lock")
     here = plan(Study.model_validate(yaml.safe_load((root / "studies/smoke.yaml").read_text())), root)
     first = keys()
-    assert first == [f"{cell['method']} {key}" for key, cell in here.cells.items()]
+    assert first == [f"{cell.method} {key}" for key, cell in here.cells.items()]
     vae = tmp_path / "src/vtabflow/methods/vae.py"
     vae.write_text("# a comment\n" + vae.read_text())
     assert keys() == first
-    vae.write_text(vae.read_text() + "\nEXTRA = 1\n")
+    assert "(2 * self.config" in vae.read_text()
+    vae.write_text(vae.read_text().replace("(2 * self.config", "(3 * self.config"))
     differing = {line.split()[0] for line in set(keys()) ^ set(first)}
     assert differing == {"vae"}
 
@@ -293,10 +298,10 @@ def test_specs_are_frozen_and_lost_results_forgotten(base, root, tmp_path):
     p = made(base, root)
     freeze(p, tmp_path)
     for spec in p.specs():
-        path = tmp_path / spec_path(spec["step"], spec["key"])
-        assert json.loads(path.read_text())["key"] == spec["key"]
+        path = tmp_path / spec_path(spec.step, spec.key)
+        assert json.loads(path.read_text())["key"] == spec.key
         assert not is_complete(spec, tmp_path)
-        receipt = tmp_path / spec["receipt"]
+        receipt = tmp_path / spec.receipt
         receipt.parent.mkdir(parents=True, exist_ok=True)
         receipt.write_text("{}")
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/specs/*/*.json")}
@@ -304,4 +309,4 @@ def test_specs_are_frozen_and_lost_results_forgotten(base, root, tmp_path):
     freeze(p, tmp_path)
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}, "what is frozen is not written again"
     forget_lost(p, tmp_path)
-    assert not any((tmp_path / spec["receipt"]).exists() for spec in p.specs())
+    assert not any((tmp_path / spec.receipt).exists() for spec in p.specs())

@@ -35,7 +35,7 @@ def test_the_shipped_studies_load(root):
         ("methods", ["rotatoin"], ["no method rotatoin", "did you mean rotation?", "sup-100"]),
         ("tasks", ["svnh-standin"], ["no task svnh-standin", "did you mean svhn-standin?"]),
         ("tasks", ["cifar10"], ["no task cifar10", "did you mean cifar100?"]),
-        ("tasks", ["svhn-standin", "svhn-standin"], ["svhn-standin stands there twice"]),
+        ("tasks", ["svhn-standin", "svhn-standin"], ["svhn-standin is given twice"]),
         ("budgets", ["2k"], ["budgets.0", "'1k' or 'full'"]),
         ("finetune.batch", 0, ["finetune.batch", "greater than or equal to 1"]),
         ("finetune.batch", 12.5, ["finetune.batch", "valid integer"]),
@@ -60,7 +60,7 @@ def test_the_shipped_studies_load(root):
             ["pretrain.per_method.vae.channels is -1", "should be from 1"],
         ),
         ("pretrain.per_method", {"rotation": {"crop_area_min": 7.0}}, ["rotation.crop_area_min is 7.0", "0.01 to 1"]),
-        ("pretrain.per_method", {"vae": {"latent": "many"}}, ["vae.latent", "'many'", "kind of its default 128"]),
+        ("pretrain.per_method", {"vae": {"latent": "many"}}, ["vae.latent", "'many'", "type of its default 128"]),
         (
             "prepare.image_size",
             48,
@@ -81,7 +81,7 @@ def test_the_shipped_studies_load(root):
         ("pretrain.divergence", 1, ["pretrain.divergence", "greater than 1"]),
         ("pretrain.subset", {"fraction": 0.1, "file": 7}, ["pretrain.subset.file"]),
         ("upstream", "svhn-standin", ["svhn-standin is a task too"]),
-        ("upstream", "imagenets", ["no set imagenet", "upstream-standin"]),
+        ("upstream", "imagenets", ["no dataset imagenet", "upstream-standin"]),
         ("study", "My Study", ["study", "lower-case letters"]),
         ("prepare.folders", {"svhn": {"path": "x"}}, ["svhn is the name of a VTAB task"]),
     ],
@@ -129,7 +129,7 @@ def test_what_a_method_cannot_work_with_is_refused_with_the_key_and_the_smallest
         (
             "dino",
             {"network": "resnet-small"},
-            "dino.network is resnet-small: dino needs one of patches: vit-s16, vit-small",
+            "dino.network is resnet-small: dino needs one with patches: vit-s16, vit-small",
         ),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_method_can_have_an_image_size_of_its_own(smoke):
 
 def test_files_that_are_no_study(tmp_path):
     assert "not YAML" in refused(tmp_path, "study: [demo\n")
-    assert "study stands twice in" in (said := refused(tmp_path, "seeds: [0]\nstudy: demo\nstudy: other\n"))
+    assert "study is given twice in" in (said := refused(tmp_path, "seeds: [0]\nstudy: demo\nstudy: other\n"))
     assert "line 3" in said
     assert "should hold keys" in refused(tmp_path, "- a\n- b\n")
     with pytest.raises(UserError, match="there is no study file"):
