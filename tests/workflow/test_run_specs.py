@@ -15,7 +15,7 @@ def test_a_study_runs_from_its_frozen_specs(micro):
     assert "FAILED" not in first and "6 jobs, 0 not begun, 0 cut short" in first
     before = micro.results()
     assert (
-        micro.run(*tool, "run", "specs", "--gpus", "").stdout.splitlines() == ["0 jobs, 0 not begun, 0 cut short"] * 2
+        micro.run(*tool, "run", "specs", "--gpus", "").stdout.splitlines() == ["0 jobs, 0 not started, 0 stopped"] * 2
     )
     shown = micro.run(*tool, "table", "specs").stdout
     rows = {line.split("|")[1].strip(): line for line in shown.splitlines()[2:]}

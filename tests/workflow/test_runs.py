@@ -59,7 +59,7 @@ def test_a_method_setting_runs_its_encoder_and_its_cells(finished):
     assert len(new["encoders"]) == 1 and len(new["scores"]) == 2 and all("sup-100" in path for path in new["scores"])
 
 
-def test_the_methods_beside_the_study_run_through_the_same_door(micro):
+def test_the_methods_that_are_not_of_the_study_run_the_same_way(micro):
     """SimCLR and BYOL on the study's network, DINO and MAE on a ViT, from params.yaml to scores."""
     methods = ["simclr", "byol", "dino", "mae"]
     small = {"simclr": {"hidden": 32}, "byol": {"hidden": 32}, "dino": {"hidden": 32, "prototypes": 64}}
@@ -81,7 +81,7 @@ def test_a_task_added_makes_its_store_and_its_column(finished):
     assert len(new["stores"]) == 1 and len(new["scores"]) == 2 and all("dsprites" in path for path in new["scores"])
 
 
-def test_pack_size_rules_and_comments_change_nothing(finished):
+def test_job_size_rules_and_comments_change_nothing(finished):
     finished.params(run__cells_per_job=1)
     assert finished.snakemake() == {}
     rule = finished.folder / "workflow/rules/finetune.smk"
@@ -94,7 +94,7 @@ def test_pack_size_rules_and_comments_change_nothing(finished):
 def test_lost_receipts_are_written_again_without_work(finished):
     scores = finished.results()["scores"]
     stamps = stamps_of(finished, scores)
-    shutil.rmtree(finished.folder / "results/packs")
+    shutil.rmtree(finished.folder / "results/jobs")
     assert finished.snakemake() == {}
     for receipt in finished.folder.glob("results/encoders/*/*.json"):
         receipt.unlink()
@@ -104,7 +104,7 @@ def test_lost_receipts_are_written_again_without_work(finished):
 
 
 def test_a_lost_result_is_made_again(finished):
-    """A score deleted by hand: its pack runs, with the other cells of the pack left alone, and the page is made again."""
+    """A score deleted by hand: its job runs, with the other cells of the job left alone, and the page is made again."""
     lost, *others = sorted(finished.results()["scores"])
     before = read_json(finished.folder / lost / "score.json")["accuracy"]
     stamps = stamps_of(finished, others)

@@ -188,8 +188,7 @@ class _Planner:
         )
         size, upstream, settings = self.study.prepare.image_size, None, None
         identity: dict[str, Any] = {"method": method, "network": network, "code": to_json(code)}
-        source = "trained" if info.streams else "random"  # TEMP
-        if source == "trained":
+        if info.source == "trained":
             values = self.study.method_settings(method)
             size = values.pop("image_size")
             upstream = self._upstream(info, store)
@@ -208,7 +207,7 @@ class _Planner:
             method=method,
             display=info.display,
             family=info.family,
-            source=source,
+            source=info.source,
             folder=f"results/encoders/{method}/{key}",
             receipt=f"results/encoders/{method}/{key}.json",
             scratch=f"scratch/pretrain/{key}",
