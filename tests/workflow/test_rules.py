@@ -1,0 +1,61 @@
+"""What the rules ask for, and how many cores a job gets."""
+
+import re
+import shutil
+
+from clones import MICRO
+
+LOST = "results/scores/from-scratch/svhn-standin"
+
+
+def lose_one_cell(project) -> None:
+    """Delete the only score of From-Scratch on SVHN's stand-in."""
+    shutil.rmtree(project.folder / LOST)
+
+
+def test_complete_jobs_are_not_asked_for(finished):
+    """A new page needs the cells of all jobs: those that exist are not run, though their receipts are lost."""
+    shutil.rmtree(finished.folder / "results/jobs")
+    finished.params(report__theme="dark")
+    assert finished.snakemake() == {"report": 1, "publish": 1}
+
+
+def test_a_job_asks_for_the_stores_and_encoders_of_its_missing_cells_alone(finished):
+    """One job holds all four cells, one cell is lost: the other encoder and the other task's store are not made again."""
+    finished.params(run__cells_per_job=4)
+    lose_one_cell(finished)
+    shutil.rmtree(finished.folder / "data")
+    shutil.rmtree(finished.folder / "results/encoders/sup-100")
+    assert finished.snakemake() == {"prepare": 1, "finetune": 1, "report": 1, "publish": 1}
+    assert {path.split("/")[2] for path in finished.results()["stores"]} == {"svhn-standin"}
+    assert {path.split("/")[2] for path in finished.results()["encoders"]} == {"from-scratch"}
+
+
+def test_a_clone_that_pulled_the_manifests_has_its_stores_prepared(finished):
+    """`snakemake prepared` looks at manifests: the stores themselves are made when a job needs them."""
+    shutil.rmtree(finished.folder / "data/stores")
+    assert finished.snakemake("prepared") == {}
+    shutil.rmtree(finished.folder / "data/manifests")
+    assert finished.snakemake("prepared") == {"prepare": 3}
+
+
+def test_one_failed_job_does_not_stop_the_others(micro):
+    """The broken folder comes first; with one core the other jobs all start after it has failed."""
+    for number, label in enumerate(("a", "b")):
+        (micro.folder / "own" / label).mkdir(parents=True)
+        for i in range(8):
+            (micro.folder / "own" / label / f"{i}.png").write_bytes(b"no image %d %d" % (number, i))
+    micro.params(tasks=["own", *MICRO["tasks"]], budgets=["full"], prepare__folders={"own": {"path": "own"}})
+    done = micro.run("snakemake", "--cores", "1", check=False)
+    assert done.returncode != 0
+    assert {path.split("/")[3] for path in micro.results()["scores"]} == set(MICRO["tasks"])
+    assert len(micro.results()["scores"]) == 4
+
+
+def test_concurrent_jobs_share_the_cores(finished):
+    """Threads of a job = cores / concurrent jobs, which --resources gpu=N limits."""
+    lose_one_cell(finished)
+    for cores, gpus, threads in ((8, 2, 4), (8, 4, 2), (4, 1, 4), (2, 4, 1)):
+        command = ("snakemake", "-n", "-p", "--cores", str(cores), "--resources", f"gpu={gpus}")
+        shown = finished.run(*command).stdout
+        assert re.findall(r"vtabflow finetune .*--threads (\d+)", shown) == [str(threads)], (cores, gpus)
