@@ -1,8 +1,9 @@
-"""Augmentations of whole batches on their device, each image by its own draw. Sources: methods.md 2.2 and the files
-named there.
+"""Augmentations of whole batches on their device, each image by random numbers of its own.
 
 Images come as uint8 (B, H, W, C), C 1 or 3, and leave as float32 (B, 3, size, size) in [-1, 1], channels last in
-memory. All draws come from the given Draws, which must be on the images' device.
+memory. The random numbers are those of the given BatchRNG, which must be on the images' device. Sources (docs/methods):
+google-research/s4l inception_preprocessing.py and preprocess.py at 8f1cf05, google/revisiting-self-supervised
+preprocess.py at b530e3b.
 """
 
 import torch
@@ -17,7 +18,7 @@ ATTEMPTS = 8
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) to float32 (B, 3, H, W) in [-1, 1]; grey is repeated."""
+    """Images uint8 (B, H, W, C) to float32 (B, 3, H, W) in [-1, 1]; grey is repeated."""
     x = images.permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
 
@@ -39,12 +40,20 @@ def crop_boxes(
     aspect: tuple[float, float] = (0.75, 1.33),
     covered: float = 0.1,
 ) -> Tensor:
-    """n random boxes (n, 4) as top, left, height, width in pixels, distributed as TensorFlow's
-    sample_distorted_bounding_box draws them.
+    """Random boxes (n, 4) as top, left, height, width in pixels, as TensorFlow's sample_distorted_bounding_box.
 
     Aspect (width / height) uniform; then the *height* uniform between those of the smallest and the largest area that
-    fits; drawn again while the box covers less than `covered` of the image; position uniform. So the least area is
+    fits; sampled again while the box covers less than `covered` of the image; position uniform. So the smallest area is
     max(area[0], covered), and small areas are commoner than under torchvision's RandomResizedCrop.
+
+    Args:
+        n: number of boxes.
+        height: of the images in pixels.
+        width: of the images in pixels.
+        rng: the random numbers.
+        area: smallest and largest area, as fractions of the image.
+        aspect: smallest and largest width / height.
+        covered: fraction of the image that a box must cover.
     """
     ratio = rng.uniform((n, ATTEMPTS), *aspect)
     lowest = (area[0] * height * width / ratio).sqrt()
@@ -58,11 +67,14 @@ def crop_boxes(
     return torch.cat([(height - h) * rng.uniform((n, 1), 0, 1), (width - w) * rng.uniform((n, 1), 0, 1), h, w], 1)
 
 
-def crop_resize(x: Tensor, boxes: Tensor, size: int, mirror: Tensor | None = None) -> Tensor:
-    """Cut boxes (B, 4; see crop_boxes) out of (B, 3, H, W) and resize them to (B, 3, size, size), bilinear, without
-    antialiasing.
+def crop_resize(x: Tensor, boxes: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
+    """Crop and resize (B, 3, H, W) to (B, 3, size, size), bilinear, without antialiasing.
 
-    mirror: (B,) 1 to keep and -1 to flip left and right.
+    Args:
+        x: the images.
+        boxes: (B, 4), see crop_boxes.
+        size: side of the result in pixels.
+        flip: (B,), 1 to keep and -1 to flip left and right; None keeps all.
     """
     top, left, h, w = boxes.unbind(1)
     height, width = x.shape[2:]
@@ -70,14 +82,14 @@ def crop_resize(x: Tensor, boxes: Tensor, size: int, mirror: Tensor | None = Non
     centres = (torch.arange(size, device=x.device, dtype=torch.float32) + 0.5) / size
     ys = (top[:, None] + h[:, None] * centres) * (2 / height) - 1
     xs = (left[:, None] + w[:, None] * centres) * (2 / width) - 1
-    if mirror is not None:
-        xs = torch.where(mirror[:, None] < 0, xs.flip(1), xs)
+    if flip is not None:
+        xs = torch.where(flip[:, None] < 0, xs.flip(1), xs)
     grid = torch.stack([xs[:, None, :].expand(-1, size, -1), ys[:, :, None].expand(-1, -1, size)], 3)
     cut = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return cut.contiguous(memory_format=torch.channels_last)
 
 
-def mirrors(n: int, rng: BatchRNG) -> Tensor:
+def random_flips(n: int, rng: BatchRNG) -> Tensor:
     """(n,) of 1 and -1, each with probability one half."""
     return torch.where(rng.uniform((n,), 0, 1) < 0.5, -1.0, 1.0)
 
@@ -93,15 +105,14 @@ def inception_crop(
     """A random crop (crop_boxes; area at most the whole image) resized to `size`, and a random flip."""
     x = to_float(images)
     boxes = crop_boxes(len(x), x.shape[2], x.shape[3], rng, (area_min, 1.0), aspect)
-    return crop_resize(x, boxes, size, mirrors(len(x), rng) if flip else None)
+    return crop_resize(x, boxes, size, random_flips(len(x), rng) if flip else None)
 
 
 def brightness_saturation(x: Tensor, rng: BatchRNG, brightness: float = 32 / 255, saturation: float = 0.5) -> Tensor:
-    """Add U(-brightness, brightness), then scale the saturation of HSV by U(1 - s, 1 + s); on the [0, 1] scale,
-    clipped at the end.
+    """Add U(-brightness, brightness) to x (B, 3, H, W) in [-1, 1], then scale HSV's saturation by U(1 - s, 1 + s).
 
-    Scaling HSV's saturation S = (V - min) / V by f, clipped at 1, draws each channel c to V - (V - c) min(f, 1 / S): no
-    conversion is needed. x: (B, 3, H, W) in [-1, 1], and so is the result.
+    On the [0, 1] scale, clipped at the end; the result is in [-1, 1]. Scaling the saturation S = (V - min) / V by f,
+    clipped at 1, moves each channel c to V - (V - c) min(f, 1 / S): no conversion is needed.
     """
     x = (x + 1) / 2 + rng.uniform((len(x), 1, 1, 1), -brightness, brightness)
     value = x.amax(1, keepdim=True)
@@ -118,14 +129,14 @@ def inception_preprocess(images: Tensor, size: int, rng: BatchRNG, area_min: flo
 
 
 def rotations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """All four turns of (B, C, S, S): (4B, C, S, S), first all at 0 degrees, then all at 90 counter-clockwise, 180,
-    270; and the turns (4B,).
+    """All four rotations of (B, C, S, S), and their numbers 0 to 3: (4B, C, S, S) and (4B,).
 
-    Exact: the pictures are permuted, not interpolated. Turn k is np.rot90(image, k).
+    First all at 0 degrees, then all at 90 counter-clockwise, 180, 270. Exact: pixels are permuted, not interpolated.
+    Rotation k is np.rot90(image, k).
     """
-    turned = torch.cat([torch.rot90(x, k, (2, 3)) for k in range(4)])
-    turns = torch.arange(4, device=x.device).repeat_interleave(len(x))
-    return turned.contiguous(memory_format=torch.channels_last), turns
+    rotated = torch.cat([torch.rot90(x, k, (2, 3)) for k in range(4)])
+    numbers = torch.arange(4, device=x.device).repeat_interleave(len(x))
+    return rotated.contiguous(memory_format=torch.channels_last), numbers
 
 
 def to_gray(x: Tensor, rng: BatchRNG, probability: float = 0.66) -> Tensor:
@@ -143,8 +154,10 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def hsv_noise(x: Tensor, rng: BatchRNG) -> Tensor:
-    """S4L's hsvnoise of (B, 3, H, W) in [-1, 1], one draw an image: hue + U(-0.1, 0.1), round and round; saturation and
-    value each s^(2^U(-2, 2)) 2^U(-0.5, 0.5) + U(-0.1, 0.1), by draws of their own, clipped to [0, 1].
+    """S4L's hsvnoise of (B, 3, H, W) in [-1, 1], by random numbers of each image.
+
+    Hue + U(-0.1, 0.1), modulo 1; saturation and value each s^(2^U(-2, 2)) 2^U(-0.5, 0.5) + U(-0.1, 0.1), by random
+    numbers of their own, clipped to [0, 1].
     """
     shift = rng.uniform((len(x), 3, 1, 1), -0.1, 0.1)
     power = 2 ** rng.uniform((len(x), 2, 1, 1), -2, 2)
@@ -153,7 +166,7 @@ def hsv_noise(x: Tensor, rng: BatchRNG) -> Tensor:
     value = torch.maximum(torch.maximum(red, green), blue)
     spread = value - torch.minimum(torch.minimum(red, green), blue)
     over = spread.clamp(min=1e-12)
-    # Sixths of a turn.
+    # In sixths of the circle.
     hue = torch.where(value == green, 2 + (blue - red) / over, 4 + (red - green) / over)
     hue = torch.where(value == red, (green - blue) / over, hue) + 6 * shift[:, :1]
     moved = torch.cat([spread / value.clamp(min=1e-12), value], 1).pow(power) * gain + shift[:, 1:]

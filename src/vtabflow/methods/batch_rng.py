@@ -5,12 +5,12 @@ from torch import Generator, Tensor
 
 
 class BatchRNG:
-    """Random numbers of one turn.
+    """Random numbers of one update.
 
-    The first axis of every shape runs over this process's images (or over their views, image by image: the eight views
-    of the first image, then those of the second). Each process draws the numbers of the whole batch and keeps its own
-    rows, so that an image's numbers do not depend on how many processes share the batch. `shared` draws are the same on
-    all.
+    The first axis of every shape runs over this process's images, or over several rows per image, image by image (the
+    eight views of the first image, then those of the second). Each process generates the numbers of the whole batch and
+    keeps its own rows, so that an image's numbers do not depend on how many processes share the batch. The numbers of
+    `shared` are the same on all.
     """
 
     def __init__(self, generator: Generator, rank: int = 0, world: int = 1) -> None:

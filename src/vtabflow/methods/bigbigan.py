@@ -1,4 +1,4 @@
-"""BigBiGAN: an encoder and a generator that a discriminator of (picture, code) pairs cannot tell apart."""
+"""BigBiGAN: an encoder and a generator, trained against a discriminator of (image, code) pairs."""
 
 from collections.abc import Iterable
 
@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtabflow.methods.augment import inception_crop
-from vtabflow.methods.base import Batch, Method
+from vtabflow.methods.base import Batch
 from vtabflow.methods.batch_rng import BatchRNG
-from vtabflow.methods.biggan import SHOWN, hinge
-from vtabflow.networks.average import Average
+from vtabflow.methods.biggan import N_SAMPLES, BigGAN, hinge
+from vtabflow.networks.average import MovingAverage
 from vtabflow.networks.biggan import MULTIPLIERS, Discriminator, Generator, orthogonal
 from vtabflow.networks.spectral import spectral
 
@@ -30,131 +30,100 @@ class ResidualMLP(nn.Module):
         return F.relu(x)
 
 
-class Judge(nn.Module):
-    """D(x, z): scores (B, 3) of the picture, of the code and of the pair, from F(x), H(z) and J([F(x), H(z)])."""
+class JointDiscriminator(nn.Module):
+    """D(x, z): scores (B, 3) of the image, of the code and of the pair, from F(x), H(z) and J([F(x), H(z)])."""
 
     def __init__(self, size: int, channels: int, latent: int, width: int, blocks: int) -> None:
         super().__init__()
         # 128 px have all six blocks, 64 five, 32 four and 16 three: the last works on 4 x 4 places.
-        self.samples = Discriminator(channels, MULTIPLIERS[: size.bit_length() - 2])
+        self.images = Discriminator(channels, MULTIPLIERS[: size.bit_length() - 2])
         self.codes = ResidualMLP(latent, width, blocks)
-        self.pairs = ResidualMLP(self.samples.features + width, width, blocks)
-        self.scores = nn.ModuleList(nn.Linear(n, 1) for n in (self.samples.features, width, width))
+        self.pairs = ResidualMLP(self.images.features + width, width, blocks)
+        self.scores = nn.ModuleList(nn.Linear(n, 1) for n in (self.images.features, width, width))
         spectral(orthogonal(self))
 
-    def forward(self, samples: Tensor, codes: Tensor) -> Tensor:
-        f = self.samples(samples.contiguous(memory_format=torch.channels_last))
+    def forward(self, images: Tensor, codes: Tensor) -> Tensor:
+        f = self.images(images.contiguous(memory_format=torch.channels_last))
         with torch.autocast(f.device.type, enabled=False):
             h = self.codes(codes)
             j = self.pairs(torch.cat([f, h], 1))
             return torch.cat([score(x) for score, x in zip(self.scores, (f, h, j), strict=True)], 1)
 
 
-class BigBiGAN(Method):
-    """D minimises mean max(0, 1 - s(x, E(x))) + mean max(0, 1 + s(G(z), z)); G minimises -mean s(G(z), z), E minimises
-    mean s(x, E(x)); means over the batch and D's three scores s_x, s_z, s_xz (methods.md M8).
+class BigBiGAN(BigGAN):
+    """An encoder E trained with BigGAN's generator G and a discriminator D of (image, code) pairs.
 
-    The trunk is E's: its code is drawn from N(mean, stddev^2) of linear heads (softplus for the stddev) on a residual
-    MLP on the representation. A step is two turns of D, one of G and one of E, each on a batch of its own; the paper
-    moves G and E at once. `learning_rate` is not read. E learns twice as quickly as G; the paper's "up-E-LR" rows have ten
-    times (recalled; batches of 2,048), which with 256 images drove the codes' variance from 0.6 to 411 within 7 steps. G is BigGAN's without classes, its batch norms linear in the chunk of noise; D has
-    spectral normalisation on all layers, E has none.
+    D minimises mean max(0, 1 - s(x, E(x))) + mean max(0, 1 + s(G(z), z)); G minimises -mean s(G(z), z), E minimises
+    mean s(x, E(x)); means over the batch and D's three scores s_x, s_z, s_xz (section 2 of the paper; DeepMind's TF-Hub
+    notebook; docs/methods/bigbigan.md).
+
+    The trunk is E's: its code is a sample of N(mean, stddev^2) of linear heads (softplus for the stddev) on a residual
+    MLP on the features. A step is two updates of D, one of G and one of E, each on a batch of its own; the paper
+    updates G and E at once. E learns twice as quickly as G; the paper's "up-E-LR" rows have ten times (recalled;
+    batches of 2,048), which with 256 images raised the codes' variance from 0.6 to 411 within 7 steps. G is BigGAN's
+    without classes, its batch norms linear in the chunk of noise; D has spectral normalisation on all layers, E has
+    none.
 
     Inferred or recalled, hence settings where they are numbers: widths and depths (D's MLPs `hidden` wide with `layers`
     blocks of two; E's head twice as wide with half as many), crops of at least `crop_area_min` with a flip. D sees the
-    images average-pooled by `downscale`, and G makes pictures of that size: 2 in the paper (E at 256 px, D at 128), 1
+    images average-pooled by `downscale`, and G generates images of that size: 2 in the paper (E at 256 px, D at 128), 1
     here.
     """
 
     id = "bigbigan"
     display = "BigBiGAN"
-    family = "generative"
     streams = {"images": "images"}
-    defaults = {"optimiser": "adam", "weight_decay": 0.0, "warmup": 0.0, "decay": "steps", "decay_at": ()}
     settings = {
-        "latent": 120,
-        "channels": 96,
-        "hidden": 2048,
-        "layers": 4,
-        "downscale": 1,
-        "generator_rate": 1e-4,
-        "discriminator_rate": 5e-4,
-        "encoder_rate": 2e-4,
-        "beta1": 0.0,
-        "ema_decay": 0.9999,
-        "ema_start": 0.16,
-        "crop_area_min": 0.08,
+        "hidden": (2048, 1, 65536),
+        "layers": (4, 1, 64),
+        "downscale": (1, 1, 2),
+        "encoder_rate": (2e-4, 1e-9, 1e3),
+        "crop_area_min": (0.08, 0.01, 1.0),
     }
-    ranges = {
-        "latent": (6, 65536),
-        "channels": (1, 4096),
-        "hidden": (1, 65536),
-        "layers": (1, 64),
-        "downscale": (1, 2),
-        "generator_rate": (1e-9, 1e3),
-        "discriminator_rate": (1e-9, 1e3),
-        "encoder_rate": (1e-9, 1e3),
-        "beta1": (0.0, 0.999),
-        "ema_decay": (0.0, 1.0),
-        "ema_start": (0.0, 1.0),
-        "crop_area_min": (0.01, 1.0),
-    }
-    sizes = (32, 64, 128)  # of the pictures that are generated: times `downscale`
+    sizes = (32, 64, 128)  # of the generated images: times `downscale`
     update_order = ("discriminator", "discriminator", "generator", "encoder")
-    published = True
     reference = "Donahue and Simonyan 2019 (BigBiGAN), arXiv:1907.02544; DeepMind's TF-Hub notebook of it"
 
     def build(self) -> None:
         s, width = self.config, 2 * self.config["hidden"]
         small = self.size // s["downscale"]
         self.generator = spectral(Generator(s["latent"], small, s["channels"]))
-        self.average = Average(self.generator)
-        self.judge = Judge(small, s["channels"], s["latent"], s["hidden"], s["layers"])
+        self.average = MovingAverage(self.generator)
+        self.discriminator = JointDiscriminator(small, s["channels"], s["latent"], s["hidden"], s["layers"])
         self.head = ResidualMLP(self.features, width, max(1, s["layers"] // 2))
         self.mean, self.spread = nn.Linear(width, s["latent"]), nn.Linear(width, s["latent"])
         for part in (self.head, self.mean, self.spread):
             orthogonal(part)
-        self.register_buffer("shown_noise", torch.randn(SHOWN, s["latent"]))
+        self.register_buffer("sample_noise", torch.randn(N_SAMPLES, s["latent"]))
 
     def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
         encoder = [self.trunk, self.head, self.mean, self.spread]
         return {
-            "discriminator": list(self.judge.parameters()),
+            "discriminator": list(self.discriminator.parameters()),
             "generator": list(self.generator.parameters()),
             "encoder": [p for part in encoder for p in part.parameters()],
         }
-
-    def group_settings(self) -> dict[str, dict[str, float]]:
-        return {group: {"learning_rate": self.config[f"{group}_rate"]} for group in dict.fromkeys(self.update_order)}
 
     def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         n = len(batch["images"][0])
         if group == "generator":
             noise = rng.normal((n, self.config["latent"]))
-            return {"deception": -self.judge(self.generator(noise), noise).mean()}
+            return {"generator": -self.discriminator(self.generator(noise), noise).mean()}
         if group == "encoder":
-            scores = self.judge(*self.encode(batch, rng))
-            return {"deception": scores.mean()}
+            return {"encoder": self.discriminator(*self.sample_pairs(batch, rng)).mean()}
         with torch.no_grad():
-            images, codes = self.encode(batch, rng)
+            images, codes = self.sample_pairs(batch, rng)
             noise = rng.normal((n, self.config["latent"]))
             fake = self.generator(noise)
-        real, generated = self.judge(torch.cat([images, fake]), torch.cat([codes, noise])).split(n)
+        real, generated = self.discriminator(torch.cat([images, fake]), torch.cat([codes, noise])).split(n)
         return {**hinge(real, generated), "code_mean": codes.mean(), "code_variance": codes.var()}
 
-    def encode(self, batch: Batch, rng: BatchRNG) -> tuple[Tensor, Tensor]:
-        """Views as D sees them, and a code drawn for each (B, latent)."""
+    def sample_pairs(self, batch: Batch, rng: BatchRNG) -> tuple[Tensor, Tensor]:
+        """Crops as D sees them (B, 3, size / downscale, size / downscale), and a sampled code of each (B, latent)."""
         x = inception_crop(batch["images"][0], self.size, rng, self.config["crop_area_min"], (3 / 4, 4 / 3))
         noise = rng.normal((len(x), self.config["latent"]))
-        features = self.represent(x)
+        features = self.encode(x)
         with torch.autocast(features.device.type, enabled=False):
             inner = self.head(features)
             codes = self.mean(inner) + F.softplus(self.spread(inner)) * noise
         return F.avg_pool2d(x, self.config["downscale"]), codes
-
-    def after_step(self, step: int) -> None:
-        begun = step >= self.config["ema_start"] * self.config["steps"]
-        self.average.update(self.generator, self.config["ema_decay"] if begun else 0.0)
-
-    def samples(self) -> Tensor:
-        return self.average(self.shown_noise)

@@ -1,4 +1,4 @@
-"""Exemplar: views of one image are to be nearer to each other than to views of other images."""
+"""Exemplar: triplet loss that pulls views of one image together and pushes those of other images away."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +7,7 @@ from vtabflow.methods.augment import (
     brightness_saturation,
     crop_boxes,
     crop_resize,
-    mirrors,
+    random_flips,
     standardise,
     to_float,
     to_gray,
@@ -20,14 +20,15 @@ from vtabflow.runtime import distributed
 
 
 class Exemplar(Method):
-    """Mean over pairs of views (a, p) of max(0, margin + d(a, p) - d(a, n)), d the squared distance of unit embeddings,
-    n semi-hard (methods.md M12).
+    """Mean over pairs of views (a, p) of max(0, margin + d(a, p) - d(a, n)), n semi-hard.
 
-    An image is made grey or not as a whole, then every view of it is cropped, flipped and changed in colour by its own
-    draws (the authors' inception_preprocess) and standardised. Inferred: the embeddings have unit length each, as in
-    S4L; the authors' file divides by norms over the batch (axis 0), almost surely not meant. Negatives come from the
-    whole batch, the authors' from the part of one core. The crop's aspect and the 0.66 of the greys are theirs, as is
-    the schedule (35 epochs of 64 at 0.1 * 64 / 256, divided by 10 at 15 and 25), which is the study's to set.
+    d is the squared distance of unit embeddings (google/revisiting-self-supervised self_supervision/exemplar.py at
+    b530e3b; docs/methods/exemplar.md). An image is made grey or not as a whole, then every view of it is cropped,
+    flipped and changed in colour by random numbers of its own (the authors' inception_preprocess) and standardised.
+    Inferred: the embeddings have unit length each, as in S4L; the authors' file divides by norms over the batch (axis
+    0), almost surely not meant. Negatives come from the whole batch, the authors' from the images of one TPU core. The
+    crop's aspect and the probability 0.66 of grey are theirs, as is the schedule (35 epochs of 64 at 0.1 * 64 / 256,
+    divided by 10 at 15 and 25), which is the study's to set.
     """
 
     id = "exemplar"
@@ -35,18 +36,11 @@ class Exemplar(Method):
     family = "self-supervised"
     streams = {"images": "images"}
     settings = {
-        "views": 8,
-        "embedding": 1000,
-        "margin": 0.5,
-        "gray": 0.66,
-        "crop_area_min": 0.05,
-    }
-    ranges = {
-        "views": (2, 64),
-        "embedding": (1, 65536),
-        "margin": (0.0, 4.0),  # unit vectors are at most a squared distance of 4 apart
-        "gray": (0.0, 1.0),
-        "crop_area_min": (0.01, 1.0),
+        "views": (8, 2, 64),
+        "embedding": (1000, 1, 65536),
+        "margin": (0.5, 0.0, 4.0),
+        "gray": (0.66, 0.0, 1.0),
+        "crop_area_min": (0.05, 0.01, 1.0),
     }
     smallest_batch = 2  # one image has no negatives
     published = True
@@ -61,14 +55,14 @@ class Exemplar(Method):
         """uint8 (B, H, W, C) to (B * views, 3, size, size), image by image."""
         x = to_gray(to_float(images), rng, self.config["gray"]).repeat_interleave(self.config["views"], 0)
         boxes = crop_boxes(len(x), x.shape[2], x.shape[3], rng, (self.config["crop_area_min"], 1.0))
-        x = brightness_saturation(crop_resize(x, boxes, self.size, mirrors(len(x), rng)), rng)
+        x = brightness_saturation(crop_resize(x, boxes, self.size, random_flips(len(x), rng)), rng)
         return standardise(x)
 
-    def standardizes_input(self) -> bool:
+    def standardises_input(self) -> bool:
         return True
 
     def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
-        features = self.represent(self.views(batch["images"][0], rng))
+        features = self.encode(self.views(batch["images"][0], rng))
         squared = squared_distances(distributed.gathered(F.normalize(self.embed(features), dim=1)))
         views = self.config["views"]
         return {

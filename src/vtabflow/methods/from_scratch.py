@@ -1,18 +1,15 @@
-"""No pre-training: the encoder is the network's random initialisation, the baseline that every other method has to
-beat.
-"""
+"""From-Scratch: the network's random initialisation, the baseline of every method."""
 
 from vtabflow.methods.base import Method
 
 
 class FromScratch(Method):
-    """Draws nothing from the upstream and has no losses; the seed of each downstream run draws its initialisation
-    anew.
-    """
+    """No pre-training: the seed of each downstream run draws the weights anew (docs/methods/from-scratch.md)."""
 
     id = "from-scratch"
     display = "From-Scratch"
     family = "from-scratch"
+    source = "random"
     streams = {}
     update_order = ()
     published = True

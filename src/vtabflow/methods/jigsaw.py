@@ -1,4 +1,4 @@
-"""Jigsaw: say which of 100 permutations the patches of an image were shuffled by."""
+"""Jigsaw: predict by which of 100 permutations the patches of an image were shuffled."""
 
 from functools import cache
 from itertools import chain, permutations
@@ -16,24 +16,17 @@ CLASSES = 100
 
 
 class Jigsaw(Patches):
-    """The nine embeddings of an image, shuffled by each of perm_subset permutations; mean cross-entropy over 100
-    (methods.md M10).
+    """The nine embeddings of an image, shuffled by each of perm_subset permutations; mean cross-entropy over 100.
 
-    A step draws 8 of the 100 permutations for all images; evaluation uses all. The embeddings are shuffled, not the
+    As google/revisiting-self-supervised self_supervision/jigsaw.py at b530e3b (docs/methods/jigsaw.md). A step takes 8
+    of the 100 permutations at random for all images; evaluation uses all. The embeddings are shuffled, not the
     patches, so that further permutations cost the head alone. The authors' list of permutations comes from the same
     search as ours (far_apart), but is not ours. Patches, embedding and head: see Patches.
     """
 
     id = "jigsaw"
     display = "Jigsaw"
-    settings = {"embedding": 1000, "hidden": 4096, "dropout": 0.5, "gray": 0.66, "perm_subset": 8}
-    ranges = {
-        "embedding": (1, 65536),
-        "hidden": (1, 65536),
-        "dropout": (0.0, 0.9),
-        "gray": (0.0, 1.0),
-        "perm_subset": (1, 100),
-    }
+    settings = {"perm_subset": (8, 1, 100)}
     reference = (
         "Noroozi and Favaro 2016, arXiv:1603.09246; google/revisiting-self-supervised self_supervision/jigsaw.py"
     )
@@ -41,17 +34,17 @@ class Jigsaw(Patches):
     permutations: Tensor
 
     def build(self) -> None:
-        self.build_for(COUNT, CLASSES)
+        self.build_heads(COUNT, CLASSES)
         self.register_buffer("permutations", torch.tensor(far_apart(CLASSES)))
 
     def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         chosen = rng.shared(CLASSES, self.config["perm_subset"] if self.training else CLASSES)
-        return self.arranged(batch, rng, self.permutations[chosen], chosen)
+        return self.arrangement_losses(batch, rng, self.permutations[chosen], chosen)
 
 
 @cache
 def far_apart(count: int, length: int = COUNT, seed: int = 0) -> np.ndarray:
-    """`count` different permutations (count, length) of 0 to length - 1 that are far from each other, int64.
+    """Different permutations (count, length) of 0 to length - 1 that are far from each other, int64.
 
     Greedy, over all length! permutations: the next is the one with the largest Hamming distance on average to those
     chosen so far; among equals, with the largest smallest distance; among equals, the first in a random order. For 100

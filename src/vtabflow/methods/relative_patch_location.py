@@ -1,4 +1,4 @@
-"""Relative patch location: say on which side of the central patch another patch of the image lies."""
+"""Relative patch location: predict where a patch lies relative to the central patch of its image."""
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ CENTRE = COUNT // 2
 
 
 class RelativePatchLocation(Patches):
-    """All eight pairs (patch, central patch) of every image; mean cross-entropy over 8 (methods.md M9).
+    """All eight pairs (patch, central patch) of every image; mean cross-entropy over 8.
 
     The label counts the places from left to right and top to bottom, without the centre. Patches, embedding and head:
-    see Patches.
+    see Patches (docs/methods/relative-patch-location.md).
     """
 
     id = "relative-patch-location"
@@ -27,9 +27,9 @@ class RelativePatchLocation(Patches):
     pairs: Tensor
 
     def build(self) -> None:
-        self.build_for(2, COUNT - 1)
+        self.build_heads(2, COUNT - 1)
         pairs = [(place, CENTRE) for place in range(COUNT) if place != CENTRE]
         self.register_buffer("pairs", torch.tensor(pairs))
 
     def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
-        return self.arranged(batch, rng, self.pairs, torch.arange(COUNT - 1, device=self.pairs.device))
+        return self.arrangement_losses(batch, rng, self.pairs, torch.arange(COUNT - 1, device=self.pairs.device))

@@ -1,4 +1,4 @@
-"""Semi-Exemplar and Sup-Exemplar: classify the labelled images, and hold the views of every image together."""
+"""Semi-Exemplar and Sup-Exemplar: classify the labelled images; a triplet loss on the views of all images."""
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,15 @@ from vtabflow.runtime import distributed
 
 
 class SemiExemplar10(Method):
-    """S4L's L = CE_class(labelled, in all views) + w/2 (T(unlabelled) + T(labelled)), T the batch-hard triplet loss
-    with a soft margin on unit embeddings (methods.md M16).
+    """L = CE_class(labelled, in all views) + w/2 (T(unlabelled) + T(labelled)), T a batch-hard triplet loss.
 
-    Every view is a crop with noise in HSV and a flip, by its own draws. One forward pass over both streams, so that
-    they share batch statistics; T is taken in each stream by itself, over the whole batch (S4L's over the part of one
-    core). w = 1 and both heads linear on the representation, as in S4L. `batch` counts the images of each stream (512 +
-    512 in S4L, with 10 epochs of warm-up out of 200: the study's to set). Inferred: an identity is an image; S4L's code
-    seems to swap two arguments, which would make it the number of the view.
+    S4L's (section 4 of the paper; google-research/s4l semi_supervised/exemplar.py at 8f1cf05;
+    docs/methods/semi-exemplar.md). T has a soft margin, on unit embeddings. Every view is a crop with noise in HSV and
+    a flip, by random numbers of its own. One forward pass over both streams, so that they share batch statistics; T is
+    taken in each stream by itself, over the whole batch (S4L's over the images of one TPU core). w = 1 and both heads
+    linear on the features, as in S4L. `batch` counts the images of each stream (512 + 512 in S4L, with 10 epochs of
+    warm-up out of 200: the study's to set). Inferred: an identity is an image; S4L's code seems to swap two arguments,
+    which would make it the number of the view.
     """
 
     id = "semi-exemplar-10"
@@ -28,19 +29,18 @@ class SemiExemplar10(Method):
     family = "semi-supervised"
     streams = {"unlabelled": "images", "labelled": "subset"}
     defaults = {"learning_rate": 0.1, "weight_decay": 1e-3}
-    settings = {"views": 8, "embedding": 1000, "triplet_weight": 1.0, "crop_area_min": 0.05}
-    ranges = {
-        "views": (2, 64),
-        "embedding": (1, 65536),
-        "triplet_weight": (0.0, 1e3),
-        "crop_area_min": (0.01, 1.0),
+    settings = {
+        "views": (8, 2, 64),
+        "embedding": (1000, 1, 65536),
+        "triplet_weight": (1.0, 0.0, 1e3),
+        "crop_area_min": (0.05, 0.01, 1.0),
     }
     smallest_batch = 2  # one image has no negatives
     published = True
     reference = "Zhai et al. 2019 (S4L), arXiv:1905.03670; google-research/s4l semi_supervised/exemplar.py"
 
     def build(self) -> None:
-        self.classify = Head(self.features, self.classes_or_refuse())
+        self.classify = Head(self.features, self.require_classes())
         self.embed = glorot(Head(self.features, self.config["embedding"]))
 
     def views(self, images: Tensor, rng: BatchRNG) -> Tensor:
@@ -50,7 +50,7 @@ class SemiExemplar10(Method):
 
     def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
         x = [self.views(batch[name][0], rng) for name in self.streams]  # the labelled stream is the last
-        features = self.represent(torch.cat(x)).split([len(part) for part in x])
+        features = self.encode(torch.cat(x)).split([len(part) for part in x])
         squared = [squared_distances(distributed.gathered(F.normalize(self.embed(f), dim=1))) for f in features]
         triplets = [batch_hard(d, self.config["views"]) for d in squared]
         target = batch["labelled"][1]
@@ -65,11 +65,11 @@ class SemiExemplar10(Method):
 
 
 class SupExemplar100(SemiExemplar10):
-    """The same two losses with the labels of all images: L = CE_class(all views) + w T, one stream (methods.md M18).
+    """The same two losses with the labels of all images: L = CE_class(all views) + w T, one stream.
 
-    Nothing is published about its training but that the exemplar loss is an auxiliary one. Inferred: the losses and
-    views of Semi-Exemplar with w = 1, and the schedule of Sup-100% (90 epochs, learning rate 0.1 for 256 images, weight
-    decay 1e-4), which is the study's to set.
+    Nothing is published about its training but that the exemplar loss is an auxiliary one. Inferred
+    (docs/methods/semi-exemplar.md): losses and views of Semi-Exemplar with w = 1, and the schedule of Sup-100% (90
+    epochs, learning rate 0.1 for 256 images, weight decay 1e-4), which is the study's to set.
     """
 
     id = "sup-exemplar-100"

@@ -1,8 +1,8 @@
-"""Triplet losses: the views of an image are to be nearer to each other than to those of any other image.
+"""Triplet losses that pull views of one image together and push those of other images away.
 
 Both take the distances between all views of a batch, (N, N), whose rows come image by image: `views` of the first
-image, then those of the second. So the identity of row i is i // views (methods.md, trap 6: S4L's code, read closely,
-swaps two arguments and takes i % views).
+image, then those of the second. So the identity of row i is i // views. (google-research/s4l
+semi_supervised/exemplar.py at 8f1cf05 swaps two arguments and takes i % views.)
 """
 
 import torch
@@ -22,11 +22,11 @@ def squared_distances(embeddings: Tensor) -> Tensor:
 
 
 def semi_hard(squared: Tensor, views: int, margin: float) -> Tensor:
-    """Mean over all pairs (anchor, other view of its image) of max(0, margin + d(anchor, positive) - d(anchor,
-    negative)), with squared distances, as tf.contrib's triplet_semihard_loss.
+    """Mean over pairs (anchor, other view of its image) of max(0, margin + d(anchor, other) - d(anchor, negative)).
 
-    The negative is the nearest that is farther than the positive, or the farthest of all where none is. One pass over
-    N x N for each of the other views: 4,096 rows of 8 views take 64 MiB a copy.
+    `squared` are squared distances (N, N), as in tf.contrib's triplet_semihard_loss. The negative is the nearest that
+    is farther than the positive, or the farthest of all where none is. One pass over N x N for each of the other
+    views: 4,096 rows of 8 views take 64 MiB a copy.
     """
     rows = torch.arange(len(squared), device=squared.device)
     image = rows // views

@@ -1,8 +1,8 @@
-"""Random views of SimCLR, BYOL and DINO: crop and flip, colour jitter, grey, blur, solarise, each image by its own
-draws, for a whole batch on its device.
+"""Random views of SimCLR, BYOL and DINO: crop and flip, colour jitter, grey, blur, solarise.
 
-The colour operations are torchvision's (transforms.v2.functional), which take one strength for a whole batch; here each
-image has its own. Pictures are (B, 3, H, W) in [0, 1] inside this file.
+For a whole batch on its device, each image by random numbers of its own. The colour operations are torchvision's
+(transforms.v2.functional), which take one strength for a whole batch; here each image has its own. Images are
+(B, 3, H, W) in [0, 1] inside this file.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtabflow.methods.augment import crop_boxes, crop_resize, mirrors, to_float
+from vtabflow.methods.augment import crop_boxes, crop_resize, random_flips, to_float
 from vtabflow.methods.batch_rng import BatchRNG
 
 # Published alike for the three methods: how often colours are jittered and dropped, and the blur's widths in pixels.
@@ -19,9 +19,14 @@ JITTER, GREY, SIGMA = 0.8, 0.2, (0.1, 2.0)
 
 @dataclass(frozen=True)
 class View:
-    """How a view is drawn: the crop's least and greatest share of the image, the share that it must cover, the
-    half-widths of brightness, contrast and saturation (about 1) and hue (turns, about 0), and how often it is blurred
-    and solarised.
+    """The distribution of a random view.
+
+    Attributes:
+        area: smallest and largest area of the crop, as a fraction of the image.
+        jitter: half-widths of brightness, contrast and saturation (about 1) and of hue (of the circle, about 0).
+        blur: probability of a blur.
+        solarise: probability of solarising.
+        covered: fraction of the image that the crop must cover.
     """
 
     area: tuple[float, float]
@@ -32,16 +37,16 @@ class View:
 
 
 @torch.no_grad()
-def view(images: Tensor, size: int, rng: BatchRNG, recipe: View) -> Tensor:
+def random_view(images: Tensor, size: int, rng: BatchRNG, recipe: View) -> Tensor:
     """One view of each image: uint8 (B, H, W, C) to float32 (B, 3, size, size) in [-1, 1], also under autocast.
 
-    Crops are drawn as augment.crop_boxes draws them (TensorFlow's way, as SimCLR's and BYOL's are).
+    Crops are distributed as those of augment.crop_boxes (TensorFlow's way, as SimCLR's and BYOL's are).
     """
     n = len(images)
     with torch.autocast(images.device.type, enabled=False):
         x = to_float(images)
         boxes = crop_boxes(n, x.shape[2], x.shape[3], rng, recipe.area, covered=recipe.covered)
-        x = (crop_resize(x, boxes, size, mirrors(n, rng)) + 1) / 2
+        x = (crop_resize(x, boxes, size, random_flips(n, rng)) + 1) / 2
         x = jitter(x, rng, recipe.jitter)
         x = torch.where(_chance(n, rng, GREY), grey(x), x)
         blurred = gaussian_blur(x, rng.uniform((n,), *SIGMA), max(1, size // 20))
@@ -58,9 +63,9 @@ def jitter(x: Tensor, rng: BatchRNG, strength: tuple[float, float, float, float]
     """Brightness, contrast and saturation in random order, then hue (last for all; torchvision draws its place too)."""
     n, on = len(x), rng.uniform((len(x), 1)) < JITTER
     factors = torch.cat([rng.uniform((n, 1), max(0.0, 1 - half), 1 + half) for half in strength[:3]], 1)
-    turns = rng.uniform((n, 1), -strength[3], strength[3])
+    hues = rng.uniform((n, 1), -strength[3], strength[3])
     x = blend(x, torch.where(on, factors, 1.0), rng.uniform((n, 3)).argsort(1))
-    return shift_hue(x, torch.where(on, turns, 0.0).view(n))
+    return shift_hue(x, torch.where(on, hues, 0.0).view(n))
 
 
 def grey(x: Tensor) -> Tensor:
@@ -71,7 +76,7 @@ def grey(x: Tensor) -> Tensor:
 def blend(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     """Brightness (0), contrast (1) and saturation (2) by `factors` (B, 3), in each image's own `order` (B, 3).
 
-    Each draws the picture away from another one: from black, from its mean grey, from its grey.
+    Each extrapolates the image from another one: from black, from its mean grey, from its grey.
     """
     for kind in order.split(1, 1):
         factor, kind = factors.gather(1, kind)[..., None, None], kind[..., None, None]
@@ -82,7 +87,7 @@ def blend(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
 
 
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of HSV by `turns` (B,) of a circle; value and saturation stay.
+    """Rotate the hue of HSV by `turns` (B,) of the circle; value and saturation stay.
 
     With the hue h in sixths of the circle, channel c of (red, green, blue) is V - (V - min) clip(min(k, 4 - k), 0, 1),
     where k = (h + 5 - 2c) mod 6.
@@ -97,9 +102,9 @@ def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Blur square pictures by each one's own sigma (B,), in a window of 2 * radius + 1 pixels, mirrored at the edges.
+    """Blur square images by each one's own sigma (B,), in a window of 2 * radius + 1 pixels, mirrored at the edges.
 
-    Rows and columns are mixed by a matrix each: a depthwise convolution with a kernel an image is slower.
+    Rows and columns are mixed by a matrix each: a depthwise convolution with a kernel per image is slower.
     """
     size = x.shape[-1]
     offsets, pixels = torch.arange(-radius, radius + 1, device=x.device), torch.arange(size, device=x.device)

@@ -8,54 +8,42 @@ from vtabflow.methods.base import Batch
 from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.runtime.distributed import gathered
 
-# Of the kernel's constant: the sum over scales in tolstikhin/wae, wae.py.
+# Factors of the kernel's constant, summed over: tolstikhin/wae wae.py at 6351565.
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class WAEMMD(AutoEncoder):
-    """L = 0.05 sum over pixels (x - x')^2 + 100 MMD(codes, draws from N(0, I)), the encoder deterministic
-    (methods.md M3).
+    """L = 0.05 sum over pixels (x - x')^2 + 100 MMD(codes, samples of N(0, I)), the encoder deterministic.
 
     Weights, kernel and the noise of 0.01 on the encoder's input are those of the authors' CelebA configuration
-    (tolstikhin/wae configs.py); their short pre-training of the encoder is left out. What VTAB used is not published,
-    hence settings. The estimate is the unbiased one, so it is negative about half the time when the codes are right.
+    (tolstikhin/wae configs.py at 6351565; docs/methods/wae-mmd.md); their short pre-training of the encoder is left
+    out. What VTAB used is not published, hence settings. The estimate is the unbiased one, so it is negative about
+    half the time when the codes follow the prior.
     """
 
     id = "wae-mmd"
     display = "WAE-MMD"
     settings = {
-        "latent": 128,
-        "channels": 64,
-        "reconstruction_weight": 0.05,
-        "penalty_weight": 100.0,
-        "input_noise": 0.01,
-        "beta1": 0.5,
-        "crop_area_min": 0.5,
-    }
-    ranges = {
-        "latent": (1, 65536),
-        "channels": (1, 4096),
-        "reconstruction_weight": (1e-6, 1e6),
-        "penalty_weight": (0.0, 1e6),
-        "input_noise": (0.0, 1.0),
-        "beta1": (0.0, 0.999),
-        "crop_area_min": (0.01, 1.0),
+        "reconstruction_weight": (0.05, 1e-6, 1e6),
+        "penalty_weight": (100.0, 0.0, 1e6),
+        "input_noise": (0.01, 0.0, 1.0),
     }
     reference = "Tolstikhin et al. 2018 (WAE), arXiv:1711.01558; tolstikhin/wae wae.py"
 
     def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
-        x = self.view(batch, rng)
-        code = self.mean(self.represent(noisy(x, self.config["input_noise"], rng)))
+        x = self.crop(batch, rng)
+        code = self.mean(self.encode(noisy(x, self.config["input_noise"], rng)))
         return {
-            "reconstruction": self.config["reconstruction_weight"] * self.error(x, code),
+            "reconstruction": self.config["reconstruction_weight"] * self.reconstruction_error(x, code),
             "mmd": self.config["penalty_weight"] * mmd(gathered(code), gathered(rng.normal(code.shape))),
             "active": active(code),
         }
 
 
 def noisy(x: Tensor, scale: float, rng: BatchRNG) -> Tensor:
-    """x plus normal noise of standard deviation `scale`, clipped at two of them: 0.96 `scale` in all, where the authors'
-    truncated normal, which draws again, has 0.88.
+    """X plus normal noise of standard deviation `scale`, clipped at two of them.
+
+    The clipped noise has a standard deviation of 0.96 `scale`; the authors' truncated normal has 0.88.
     """
     return x + scale * rng.normal(x.shape).clamp(-2, 2)
 

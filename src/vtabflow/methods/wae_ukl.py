@@ -12,40 +12,25 @@ from vtabflow.runtime.distributed import gathered
 
 
 class WAEUKL(GaussianAutoEncoder):
-    """L = 0.05 sum over pixels (x - x')^2 + RAM-MC, the random mixture of the batch's n Gaussians in place of the
-    codes' distribution (methods.md M5).
+    """L = 0.05 sum over pixels (x - x')^2 + RAM-MC, which estimates KL(Q_Z || P_Z).
 
-    In expectation RAM-MC is at least KL(Q_Z || P_Z) and lies between mean KL - ln n and mean KL, so for codes much
-    longer than ln n it acts much like the VAE's term. n is the whole batch, one draw an image. The weights are inferred
-    (0.05 is tolstikhin/wae's), hence settings.
+    RAM-MC takes the mixture of the batch's n Gaussians in place of the codes' distribution Q_Z (section 2 of the
+    paper; docs/methods/wae-ukl.md). In expectation it is at least KL(Q_Z || P_Z) and lies between mean KL - ln n and
+    mean KL, so for codes much longer than ln n it acts much like the VAE's term. n is the whole batch, one sample per
+    image. The weights are inferred (0.05 is tolstikhin/wae's), hence settings.
     """
 
     id = "wae-ukl"
     display = "WAE-UKL"
-    settings = {
-        "latent": 128,
-        "channels": 64,
-        "reconstruction_weight": 0.05,
-        "penalty_weight": 1.0,
-        "beta1": 0.5,
-        "crop_area_min": 0.5,
-    }
-    ranges = {
-        "latent": (1, 65536),
-        "channels": (1, 4096),
-        "reconstruction_weight": (1e-6, 1e6),
-        "penalty_weight": (0.0, 1e6),
-        "beta1": (0.0, 0.999),
-        "crop_area_min": (0.01, 1.0),
-    }
+    settings = {"reconstruction_weight": (0.05, 1e-6, 1e6), "penalty_weight": (1.0, 0.0, 1e6)}
     reference = "Rubenstein et al. 2019 (RAM-MC), arXiv:1905.11112; google-research f_divergence_estimation_ram_mc"
 
     def losses(self, group: str, batch: Batch, rng: BatchRNG) -> dict[str, Tensor]:
-        x = self.view(batch, rng)
-        mean, log_variance, code = self.encode(x, rng)
+        x = self.crop(batch, rng)
+        mean, log_variance, code = self.posterior(x, rng)
         penalty = ram_mc(gathered(mean), gathered(log_variance), gathered(code))
         return {
-            "reconstruction": self.config["reconstruction_weight"] * self.error(x, code),
+            "reconstruction": self.config["reconstruction_weight"] * self.reconstruction_error(x, code),
             "ram-mc": self.config["penalty_weight"] * penalty,
             "kl": kl(mean, log_variance).detach().mean(),
             # Gaussian encoders of a WAE tend to shrink to points.
@@ -55,10 +40,10 @@ class WAEUKL(GaussianAutoEncoder):
 
 
 def ram_mc(mean: Tensor, log_variance: Tensor, code: Tensor) -> Tensor:
-    """mean over i of [logsumexp_j log N(z_i; mean_j, variance_j) - ln n - log N(z_i; 0, I)], in nats; all (n, d), code
-    i drawn from Gaussian i. With n = 1 its expectation is the VAE's KL.
+    """Mean over i of [logsumexp_j log N(z_i; mean_j, variance_j) - ln n - log N(z_i; 0, I)], in nats.
 
-    Computed in float64: the squares of (z - mean) / sigma are differences of large numbers when sigma is small.
+    All are (n, d), code i a sample of Gaussian i. With n = 1 the expectation is the VAE's KL. Computed in float64: the
+    squares of (z - mean) / sigma are differences of large numbers when sigma is small.
     """
     with torch.autocast(code.device.type, enabled=False):
         mean, log_variance, z = mean.double(), log_variance.double(), code.double()

@@ -1,4 +1,4 @@
-"""A moving average of a network's weights: the generator that is shown, the teacher of BYOL and DINO."""
+"""A moving average of a network's weights: the generator of the samples, the teacher of BYOL and DINO."""
 
 import copy
 from typing import Any
@@ -7,9 +7,12 @@ import torch
 from torch import nn
 
 
-class Average(nn.Module):
-    """A copy of `network` that follows it slowly. It has no gradients, and takes batch-norm statistics over as they
-    are. Called like the network itself.
+class MovingAverage(nn.Module):
+    """A copy of `network` that follows it slowly, called like the network itself.
+
+    It has no gradients, and takes buffers (batch-norm statistics) over as they are. Not torch.optim.swa_utils'
+    AveragedModel: its decay is fixed when it is made, here it changes from step to step, and its counter of updates is
+    read back from the device at each.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -18,7 +21,7 @@ class Average(nn.Module):
 
     @torch.no_grad()
     def update(self, network: nn.Module, decay: float) -> None:
-        """average = decay * average + (1 - decay) * network, for every parameter; 0 copies."""
+        """Set average = decay * average + (1 - decay) * network, for every parameter; 0 copies."""
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - decay)
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)

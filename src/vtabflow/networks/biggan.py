@@ -1,9 +1,9 @@
-"""BigGAN's discriminator and generator (Brock et al. 2019, arXiv:1809.11096; methods.md M6).
+"""BigGAN's discriminator and generator (Brock et al. 2019, arXiv:1809.11096; docs/methods/biggan.md).
 
-The layers are compare_gan's (google/compare_gan, resnet_biggan.py), and so are the numbers of parameters; where
-BigGAN-PyTorch (ajbrock) departs from it for the better, its form: no ReLU on the picture itself, an identity skip,
-gains of 1 + linear, up-sampling that repeats pixels. Both networks come plain: spectral normalisation
-(networks/spectral.py) is the methods' to put on.
+The layers are compare_gan's (google/compare_gan resnet_biggan.py at 19922d3), and so are the numbers of parameters;
+where BigGAN-PyTorch (ajbrock, at 9845943) departs from it for the better, its form: no ReLU on the image itself, an
+identity skip, gains of 1 + linear, up-sampling that repeats pixels. Both networks are without spectral normalisation
+(networks/spectral.py): the methods add it.
 """
 
 import itertools
@@ -14,17 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtabflow.errors import UserError
-from vtabflow.networks.resnetv2 import norm
+from vtabflow.networks.resnetv2 import conv, norm
 
-# Channels after each of the discriminator's blocks, as multiples of the first's, at 128 px; smaller pictures take the
-# first ones. The generator's run the other way.
+# Channels after each of the discriminator's blocks, as multiples of the first's, at 128 px; smaller images take the
+# first ones. The generator and networks/decoder.py have them in reverse.
 MULTIPLIERS = (1, 2, 4, 8, 16, 16)
-# Size of the pictures that the generator makes -> its number of blocks.
+# Size of the generated images -> number of the generator's blocks.
 SIZES = {16: 2, 32: 3, 64: 4, 128: 5}
-
-
-def conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
 
 
 def orthogonal(module: nn.Module) -> nn.Module:
@@ -38,13 +34,13 @@ def orthogonal(module: nn.Module) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Non-local block: every place looks at all others, at half the resolution; starts as the identity (gain 0)."""
+    """Non-local block of (B, C, H, W): every place attends to all, at half the resolution; the identity at gain 0."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         inner, values = max(1, channels // 8), max(1, channels // 2)
-        self.query, self.key = (nn.Conv2d(channels, inner, 1, bias=False) for _ in range(2))
-        self.value, self.out = nn.Conv2d(channels, values, 1, bias=False), nn.Conv2d(values, channels, 1, bias=False)
+        self.query, self.key = (conv(channels, inner, 1) for _ in range(2))
+        self.value, self.out = conv(channels, values, 1), conv(values, channels, 1)
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,15 +51,16 @@ class Attention(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """ReLU-3x3-ReLU-3x3-average-pool beside 1x1-average-pool; no ReLU before the `first` block's convolution (the
-    picture would lose its dark half), and an identity beside the one that keeps channels and size.
+    """ReLU-3x3-ReLU-3x3-average-pool, plus a skip of 1x1-average-pool (the identity if channels and size are kept).
+
+    No ReLU before the `first` block's convolution: the image would lose its dark half.
     """
 
     def __init__(self, inputs: int, outputs: int, down: bool, first: bool) -> None:
         super().__init__()
         self.down, self.first = down, first
-        self.conv1, self.conv2 = conv(inputs, outputs, 3), conv(outputs, outputs, 3)
-        self.skip = conv(inputs, outputs, 1) if down or inputs != outputs else None
+        self.conv1, self.conv2 = conv(inputs, outputs, 3, bias=True), conv(outputs, outputs, 3, bias=True)
+        self.skip = conv(inputs, outputs, 1, bias=True) if down or inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
@@ -74,10 +71,13 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to features (B, channels * multipliers[-1]): blocks that halve the size (all but
-    the last), attention after the first, ReLU, and the *sum* over places. No batch norm.
+    """Images (B, 3, H, W) in [-1, 1] to features (B, channels * multipliers[-1]).
 
-    Fully convolutional: one network serves pictures of 32 to 224 px. Attributes: features, the number of outputs.
+    Blocks that halve the size (all but the last), attention after the first, ReLU, and the *sum* over places. No batch
+    norm. Fully convolutional: one network serves images of 32 to 224 px.
+
+    Attributes:
+        features: the number of outputs.
     """
 
     def __init__(self, channels: int = 96, multipliers: Sequence[int] = MULTIPLIERS, attention: bool = True) -> None:
@@ -98,16 +98,16 @@ class Discriminator(nn.Module):
 
     @staticmethod
     def start(network: nn.Module) -> nn.Module:
-        """How the weights of a fresh one are drawn (networks/registry.py)."""
+        """Draw the initial weights (networks/registry.py)."""
         return orthogonal(network)
 
 
 class ConditionalNorm(nn.Module):
-    """Batch norm whose gain 1 + Ac and offset Bc follow from a code c (B, code)."""
+    """Batch norm of (B, channels, H, W) whose gain 1 + Ac and offset Bc follow from a code c (B, code)."""
 
     def __init__(self, channels: int, code: int) -> None:
         super().__init__()
-        self.norm = plain_norm(channels)
+        self.norm = norm(channels, affine=False)
         self.gain, self.offset = (nn.Linear(code, channels, bias=False) for _ in range(2))
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -115,13 +115,14 @@ class ConditionalNorm(nn.Module):
 
 
 class ModulatedNorm(nn.Module):
-    """Self-modulated batch norm (arXiv:1810.01365): gain and offset by a small network of the code c, whose gain starts
-    around 1 (`Generator` sets its bias).
+    """Self-modulated batch norm (arXiv:1810.01365): gain and offset by a small network of the code c (B, code).
+
+    The gain starts around 1: `Generator` sets its bias.
     """
 
     def __init__(self, channels: int, code: int, hidden: int = 32) -> None:
         super().__init__()
-        self.norm = plain_norm(channels)
+        self.norm = norm(channels, affine=False)
         self.hidden, self.gain, self.offset = (
             nn.Linear(code, hidden),
             nn.Linear(hidden, channels),
@@ -133,20 +134,14 @@ class ModulatedNorm(nn.Module):
         return self.norm(x) * self.gain(inner)[:, :, None, None] + self.offset(inner)[:, :, None, None]
 
 
-def plain_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm without gain and offset of its own, with the constants of the study's other networks."""
-    like = norm(channels)
-    return nn.BatchNorm2d(channels, eps=like.eps, momentum=like.momentum, affine=False)
-
-
 class UpBlock(nn.Module):
-    """Doubles height and width: norm-ReLU-up-3x3-norm-ReLU-3x3 beside up-1x1; `up` repeats each pixel (nearest)."""
+    """Doubles height and width: norm-ReLU-up-3x3-norm-ReLU-3x3 plus a skip of up-1x1; `up` repeats pixels (nearest)."""
 
     def __init__(self, inputs: int, outputs: int, code: int, kind: type[ConditionalNorm] | type[ModulatedNorm]) -> None:
         super().__init__()
-        self.norm1, self.conv1 = kind(inputs, code), conv(inputs, outputs, 3)
-        self.norm2, self.conv2 = kind(outputs, code), conv(outputs, outputs, 3)
-        self.skip = conv(inputs, outputs, 1)
+        self.norm1, self.conv1 = kind(inputs, code), conv(inputs, outputs, 3, bias=True)
+        self.norm2, self.conv2 = kind(outputs, code), conv(outputs, outputs, 3, bias=True)
+        self.skip = conv(inputs, outputs, 1, bias=True)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         y = self.conv1(F.interpolate(F.relu(self.norm1(x, code)), scale_factor=2, mode="nearest"))
@@ -156,12 +151,12 @@ class UpBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise (B, latent), and classes (B,) where it was made for some, to pictures (B, 3, size, size) in [-1, 1].
+    """Noise (B, latent), and classes (B,) if it is conditional, to images (B, 3, size, size) in [-1, 1].
 
-    The noise is cut into one chunk for the first layer and one a block: 6 x 20 of 120 at 128 px, 5 x 24 at 64, 4 x 30
-    at 32, 3 x 40 at 16. A remainder that does not divide is not used. A block's batch norms see [its chunk, class embedding]; without
-    classes its chunk alone, through `modulated` norms or linear ones. Attention before the last block, that is at half
-    the size: 64 x 64 at 128 px.
+    The noise is split into one chunk for the first layer and one per block: 6 x 20 of 120 at 128 px, 5 x 24 at 64,
+    4 x 30 at 32, 3 x 40 at 16. A remainder that does not divide is not used. A block's batch norms see [its chunk, class
+    embedding]; without classes its chunk alone, through `modulated` norms or linear ones. Attention before the last
+    block, that is at half the size: 64 x 64 at 128 px.
     """
 
     def __init__(
@@ -176,7 +171,7 @@ class Generator(nn.Module):
         super().__init__()
         if size not in SIZES:
             raise UserError(
-                f"the generator makes pictures of {', '.join(map(str, SIZES))} px, not {size}; set image_size (for "
+                f"the generator makes images of {', '.join(map(str, SIZES))} px, not {size}; set image_size (for "
                 "bigbigan over its downscale) to one of these"
             )
         blocks = SIZES[size]
@@ -194,7 +189,7 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(UpBlock(a, b, code, kind) for a, b in itertools.pairwise(widths))
         self.attention = Attention(widths[-2])
         self.norm = norm(channels)
-        self.last = conv(channels, 3, 3)
+        self.last = conv(channels, 3, 3, bias=True)
         orthogonal(self)
         for part in self.modules():
             if isinstance(part, ModulatedNorm):

@@ -1,7 +1,7 @@
-"""The decoder of the autoencoders: codes to pictures.
+"""The decoder of the autoencoders: codes to images.
 
-The VTAB authors did not publish theirs. This one has the shape of BigGAN's generator without conditioning (methods.md
-M2-M5, inferred): a linear layer to 4x4, up-blocks with a skip, BN-ReLU-3x3-tanh.
+The VTAB authors did not publish theirs. This one has the shape of BigGAN's generator without conditioning (inferred;
+docs/methods/autoencoder.md): a linear layer to 4x4, up-blocks with a skip, BN-ReLU-3x3-tanh.
 """
 
 import itertools
@@ -11,15 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtabflow.errors import UserError
+from vtabflow.networks.biggan import MULTIPLIERS
 from vtabflow.networks.resnetv2 import conv, norm
-
-# Channels from 4x4 upwards, as multiples of the last block's: the five blocks of a 128 px picture; smaller pictures
-# use the last ones.
-MULTIPLIERS = (16, 16, 8, 4, 2, 1)
 
 
 class UpBlock(nn.Module):
-    """Doubles height and width: BN-ReLU-up-3x3-BN-ReLU-3x3 beside up-1x1; `up` repeats each pixel (nearest)."""
+    """Doubles height and width: BN-ReLU-up-3x3-BN-ReLU-3x3 plus a skip of up-1x1; `up` repeats pixels (nearest)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -35,22 +32,21 @@ class UpBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes (B, latent) to pictures (B, 3, size, size) in [-1, 1]. `channels` is the width of the last block (64 in
-    the study).
-    """
+    """Codes (B, latent) to images (B, 3, size, size) in [-1, 1]; the last block has `channels` (64 in the study)."""
 
     def __init__(self, latent: int, size: int, channels: int = 64) -> None:
         super().__init__()
         blocks = size.bit_length() - 3
         if size != 4 << blocks or not 1 <= blocks < len(MULTIPLIERS):
             raise UserError(
-                f"the decoder makes pictures of 8, 16, 32, 64 or 128 px, not {size}; set image_size to one of these"
+                f"the decoder makes images of 8, 16, 32, 64 or 128 px, not {size}; set image_size to one of these"
             )
-        widths = [channels * m for m in MULTIPLIERS[-blocks - 1 :]]
+        # From 4x4 upwards: 16, 16, 8, 4, 2, 1 at 128 px, the last of these below.
+        widths = [channels * m for m in reversed(MULTIPLIERS[: blocks + 1])]
         self.start = nn.Linear(latent, 16 * widths[0])
         self.blocks = nn.Sequential(*(UpBlock(a, b) for a, b in itertools.pairwise(widths)))
         self.norm = norm(channels)
-        self.last = nn.Conv2d(channels, 3, 3, padding=1)
+        self.last = conv(channels, 3, 3, bias=True)
 
     def forward(self, code: Tensor) -> Tensor:
         x = self.start(code).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)

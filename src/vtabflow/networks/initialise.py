@@ -1,4 +1,4 @@
-"""How weights start: seeded, without touching the global random state."""
+"""Initial weights: seeded, without touching the global random state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Make modules inside this block from `seed`; the global CPU random state is restored afterwards."""
+    """Seed torch's CPU generator inside this block; its global state is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         yield

@@ -1,7 +1,8 @@
 """The networks a representation can have, by name. Reading the table does not import torch.
 
 A row is {"module": file in vtabflow/networks, "class": its class, "features": outputs, "arguments": how the class is
-called, "patch": the side in pixels of the patches that a transformer cuts an image into}. Adding a network is one row, and a file if its class is new.
+called, "patch": the side in pixels of the patches that a transformer cuts an image into}. Adding a network is one row,
+and a file if its class is new.
 """
 
 import difflib

@@ -1,9 +1,9 @@
 """Pre-activation residual networks (He et al. 2016, arXiv:1603.05027): the study's ResNet50-v2 and a small sibling.
 
 Everything that departs from torchvision's ResNet follows the code of the VTAB authors
-(google/revisiting-self-supervised, models/resnet.py): no normalisation or ReLU after the stem, a max-pool that pads
-with zeros, batch norm with momentum 0.99 (0.01 in torch's sense) and epsilon 1e-3, Glorot-uniform kernels, and a last
-BN-ReLU before the global average pool.
+(google/revisiting-self-supervised, models/resnet.py at b530e3b): no normalisation or ReLU after the stem, a max-pool
+that pads with zeros, batch norm with momentum 0.99 (0.01 in torch's sense) and epsilon 1e-3, Glorot-uniform kernels,
+and a last BN-ReLU before the global average pool.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def norm(channels: int, momentum: float = 0.01) -> nn.BatchNorm2d:
+def norm(channels: int, momentum: float = 0.01, affine: bool = True) -> nn.BatchNorm2d:
     """Batch norm with the constants of the authors' TensorFlow layers: momentum 0.99 (0.01 here), epsilon 1e-3."""
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=momentum)
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=momentum, affine=affine)
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias, padded symmetrically so that stride 1 keeps the size."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=False)
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """A convolution, padded symmetrically so that stride 1 keeps the size."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
 
 
 class Unit(nn.Module):
@@ -65,9 +65,16 @@ class ResNetV2(nn.Module):
         bottleneck: bool = True,
         momentum: float = 0.01,
     ) -> None:
-        """`root` is (channels, kernel, stride) of the stem; `strides` are those of each stage's first unit.
+        """Make the layers.
 
-        The authors' networks for patches have root stride 1 and strides (1, 2, 2, 1) in place of 2 and (1, 2, 2, 2).
+        Args:
+            blocks: units of each stage.
+            widths: output channels of each stage.
+            strides: stride of each stage's first unit; (1, 2, 2, 1) in the authors' networks for patches.
+            root: channels, kernel and stride of the stem; stride 1 in the authors' networks for patches.
+            max_pool: whether a max-pool follows the stem.
+            bottleneck: whether units have three convolutions (bottleneck) or two.
+            momentum: of the batch norms, in torch's sense.
         """
         super().__init__()
         channels, kernel, stride = root

@@ -10,9 +10,9 @@ EPSILON = 1e-6
 
 
 class Spectral(nn.Module):
-    """W to W / sigma(W), where W is a kernel as a matrix with one row an output, in float32 also under autocast.
+    """W to W / sigma(W), where W is a kernel as a matrix with one row per output, in float32 also under autocast.
 
-    sigma is estimated by one power iteration a call: v = W'u / |W'u|, u = Wv / |Wv|, sigma = u'Wv. Calls in training
+    sigma is estimated by one power iteration per call: v = W'u / |W'u|, u = Wv / |Wv|, sigma = u'Wv. Calls in training
     mode keep u, in a buffer, and so the estimate follows W through the training; calls in evaluation mode leave it.
     Gradients take u and v as constants. The graph holds no buffer, so that a network may be called several times before
     one backward pass. Unlike torch's own, v is not kept: evaluation needs no more than u.
@@ -36,7 +36,7 @@ class Spectral(nn.Module):
 
 
 def spectral(module: nn.Module) -> nn.Module:
-    """Put spectral normalisation on every convolution, linear layer and embedding of `module`, in place; returns it."""
+    """Add spectral normalisation to every convolution, linear layer and embedding of `module`, in place; returns it."""
     for part in list(module.modules()):
         if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):
             parametrize.register_parametrization(part, "weight", Spectral(part.weight))
@@ -44,8 +44,9 @@ def spectral(module: nn.Module) -> nn.Module:
 
 
 def fold(module: nn.Module) -> nn.Module:
-    """Bake W / sigma, as in evaluation mode, into the kernels of `module` and take the normalisation off: a plain
-    network again, in place; returns it.
+    """Replace the kernels of `module` by W / sigma, as in evaluation mode, and remove the normalisation, in place.
+
+    Returns the module.
     """
     mode = module.training
     module.eval()

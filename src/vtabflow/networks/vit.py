@@ -8,11 +8,16 @@ from vtabflow.errors import UserError
 
 
 class ViT(nn.Module):
-    """Images (B, 3, H, W), sides any multiples of the patch, to features (B, width): the mean of the patch tokens after
-    the last norm. There is a class token, which the others attend to and which does not count in the mean.
+    """Images (B, 3, H, W), sides any multiples of the patch, to features (B, width).
 
-    Learnt positions are for images of `size` px and are interpolated for others (bicubic). Attributes: features, the
-    number of outputs; patch, its pixels; vit, timm's network.
+    The features are the mean of the patch tokens after the last norm. There is a class token, which the others attend
+    to and which does not count in the mean. Learnt positions are for images of `size` px and are interpolated for
+    others (bicubic).
+
+    Attributes:
+        features: the number of outputs.
+        patch: side of a patch in pixels.
+        vit: timm's network.
     """
 
     def __init__(
@@ -41,7 +46,7 @@ class ViT(nn.Module):
 
     @staticmethod
     def start(network: nn.Module) -> nn.Module:
-        """As timm starts it: truncated normal (0.02) kernels and positions."""
+        """Keep timm's initial weights: truncated normal (0.02) kernels and positions."""
         return network
 
     def check(self, height: int, width: int) -> None:
@@ -52,21 +57,28 @@ class ViT(nn.Module):
                 "of; set image_size to one"
             )
 
-    def forward(self, images: Tensor, shown: Tensor | None = None) -> Tensor:
-        """Features; or, given the places of the patches that are `shown` (B, n), row by row from 0, the tokens of the
-        class and of these patches (B, 1 + n, width), which attend to each other alone.
+    def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Features of images, or tokens of visible patches.
+
+        Args:
+            images: (B, 3, H, W).
+            visible: (B, n) indices of patches, row by row from 0; None for all.
+
+        Returns:
+            Features (B, width); with `visible`, the tokens of the class and of these patches (B, 1 + n, width), which
+            attend to each other alone.
         """
         self.check(images.shape[2], images.shape[3])
-        if shown is None:
+        if visible is None:
             return self.vit(images)
         tokens = self.vit._pos_embed(self.vit.patch_embed(images))
-        places = torch.cat([shown.new_zeros(len(shown), 1), shown + 1], 1)
+        places = torch.cat([visible.new_zeros(len(visible), 1), visible + 1], 1)
         tokens = tokens.gather(1, places[..., None].expand(-1, -1, self.features))
         return self.vit.norm(self.vit.blocks(tokens))
 
 
 def as_vit(network: nn.Module, size: int) -> ViT:
-    """The network itself; UserError if it is no ViT, or not one for images of this size."""
+    """Return the network; UserError if it is no ViT, or not one for images of this size."""
     if not isinstance(network, ViT):
         raise UserError("this method needs a vision transformer; set `network` to vit-s16 or vit-small for it")
     network.check(size, size)
