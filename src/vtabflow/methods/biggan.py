@@ -40,7 +40,7 @@ class BigGAN(Method):
         "crop_area_min": (0.5, 0.01, 1.0),
     }
     sizes = (32, 64, 128)  # those of networks/biggan.py's generator
-    update_order = ("discriminator", "discriminator", "generator")
+    update_order: tuple[str, ...] = ("discriminator", "discriminator", "generator")
     published = True
 
     generator: nn.Module

@@ -153,8 +153,8 @@ class UpBlock(nn.Module):
 class Generator(nn.Module):
     """Noise (B, latent), and classes (B,) if it is conditional, to images (B, 3, size, size) in [-1, 1].
 
-    The noise is split into one chunk for the first layer and one per block: 6 x 20 of 120 at 128 px, 5 x 24 at 64,
-    4 x 30 at 32, 3 x 40 at 16. A remainder that does not divide is not used. A block's batch norms see [its chunk, class
+    The noise is split into one chunk for the first layer and one per block: 6 x 20 of 120 at 128 px, 5 x 24 at 64, 4 x
+    30 at 32, 3 x 40 at 16. A remainder that does not divide is not used. A block's batch norms see [its chunk, class
     embedding]; without classes its chunk alone, through `modulated` norms or linear ones. Attention before the last
     block, that is at half the size: 64 x 64 at 128 px.
     """

@@ -1,23 +1,28 @@
 """The networks a representation can have, by name. Reading the table does not import torch.
 
-A row is {"module": file in vtabflow/networks, "class": its class, "features": outputs, "arguments": how the class is
-called, "patch": the side in pixels of the patches that a transformer cuts an image into}. Adding a network is one row,
-and a file if its class is new.
+Adding a network is adding a row, and a file if its class is new. A class is called with the row's arguments and has an
+attribute `features`; a static method `start(network)` draws its initial weights, where they are not Glorot-uniform.
 """
 
-import difflib
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from vtabflow.errors import UserError
+from vtabflow.errors import UserError, nearest
 from vtabflow.runtime.files import seed_of
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-NETWORKS: dict[str, dict[str, Any]] = {
-    # 23,500,352 parameters, 224 px; methods.md 2.1.
+# A row. module: file in vtabflow/networks; class: its class; features: number of outputs; arguments: how the class is
+# called; patch: side in pixels of the patches that a transformer cuts an image into.
+NetworkInfo = TypedDict(
+    "NetworkInfo",
+    {"module": str, "class": str, "features": int, "arguments": dict[str, Any], "patch": NotRequired[int]},
+)
+
+NETWORKS: dict[str, NetworkInfo] = {
+    # 23,500,352 parameters, 224 px.
     "resnet50v2": {"module": "resnetv2", "class": "ResNetV2", "features": 2048, "arguments": {}},
     # resnet50v2 for patches: total stride 8 and not 32, hence 8 x 8 places of a 64 px patch, 28 x 28 of a 224 px image.
     "resnet50v2-patch": {
@@ -42,12 +47,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
             "momentum": 0.1,
         },
     },
-    # BigGAN's discriminator (methods.md M6): 86,444,833 of its 87,982,370 parameters; its heads have the others.
+    # BigGAN's discriminator (docs/methods/biggan.md): 86,444,833 of its 87,982,370 parameters; its heads have the rest.
     "biggan": {"module": "biggan", "class": "Discriminator", "features": 1536, "arguments": {}},
     # A third of the width, a ninth of the work: for short runs at 64 px.
     "biggan-third": {"module": "biggan", "class": "Discriminator", "features": 512, "arguments": {"channels": 32}},
-    # For 32 px on one CPU core: a training step at batch 64 makes 0.87 times as many images/s as resnet-small's (3,600 of
-    # 4,150, 2026-11-23), inference 0.6 times.
+    # For 32 px on one CPU core: 3,600 images/s in training at batch 64, 0.87 times resnet-small's 4,150 (2026-11-23);
+    # inference 0.6 times.
     "biggan-small": {
         "module": "biggan",
         "class": "Discriminator",
@@ -70,17 +75,26 @@ NETWORKS: dict[str, dict[str, Any]] = {
 def check(name: str) -> None:
     """Raise UserError if there is no network of this name."""
     if name not in NETWORKS:
-        near = difflib.get_close_matches(name, NETWORKS, 1, 0) or sorted(NETWORKS)
         raise UserError(
-            f"there is no network {name!r}; set `network` to one of {', '.join(NETWORKS)} (nearest: {near[0]})"
+            f"there is no network {name!r}{nearest(name, NETWORKS)}; set `network` to one of {', '.join(NETWORKS)}"
         )
 
 
 def build(name: str, seed: int) -> "nn.Module":
-    """The network `name`: (B, 3, H, W) normalised float images to (B, features). Same name and seed, same weights.
+    """The network `name` with its initial weights. The global random state is left as it was.
 
     Kernels of convolutions and linear layers are Glorot-uniform, as TensorFlow's layers draw them, and biases are zero,
-    unless the class says how it starts by a function `start` of its own. The global random state is left as it was.
+    unless the class has a `start` of its own.
+
+    Args:
+        name: a name in NETWORKS.
+        seed: same name and seed, same weights.
+
+    Returns:
+        A network from normalised float images (B, 3, H, W) to features (B, features).
+
+    Raises:
+        UserError: there is no network of this name.
     """
     kind, arguments = _class_of(name)
     from vtabflow.networks.initialise import glorot, seeded
@@ -90,12 +104,18 @@ def build(name: str, seed: int) -> "nn.Module":
 
 
 def blank(name: str, device: "torch.device") -> "nn.Module":
-    """The network `name` on the device with arbitrary weights, to be loaded: drawing BigGAN's takes 20 s."""
-    import torch
+    """The network `name` on the device, to be loaded: its weights are arbitrary, all else is as in `build`.
 
+    It is made like any module, not on the meta device: there, buffers that are not in the state_dict (rotary tables,
+    relative positions of many of timm's networks) would stay uninitialised. What is left out is `start`, 20 s for
+    BigGAN's orthogonal kernels; the rest took 0.95 s of one core for biggan, 0.31 s for resnet50v2, 0.16 s for vit-s16
+    (2026-11-25). The global random state is left as it was.
+    """
     kind, arguments = _class_of(name)
-    with torch.device("meta"):
-        return kind(**arguments).to_empty(device=device)
+    from vtabflow.networks.initialise import seeded
+
+    with seeded(0):
+        return kind(**arguments).to(device)
 
 
 def _class_of(name: str) -> tuple[Any, dict[str, Any]]:
