@@ -1,143 +1,170 @@
-"""Fake studies for the tests of the report: page specs and score.json files in the contract's format, with accuracies that the test chooses."""
+"""Small studies for the tests of the report: page specs, and score.json files with accuracies that the test chooses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from vtabflow.contracts.results import EncoderCard, EncoderInput, Score, Selected, TrialResult
+from vtabflow.contracts.specs import (
+    LeftOut,
+    PageCell,
+    PageMethod,
+    PageSpec,
+    PageTask,
+    PageUpstream,
+    ReportSettings,
+)
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.runtime.files import digest, write_json
 
-METHODS = [
-    {"id": "from-scratch", "display": "From-Scratch", "family": "from-scratch", "network": "resnet-small"},
-    {"id": "rotation", "display": "Rotation", "family": "self-supervised", "network": "resnet-small"},
-    {"id": "vae", "display": "VAE", "family": "generative", "network": "resnet-small"},
-    {"id": "sup-100", "display": "Sup-100%", "family": "supervised", "network": "resnet-small"},
-]
-TASKS = [
-    {
-        "id": f"{name}-standin",
-        "display": f"{name} (stand-in)",
-        "group": group,
-        "source": "procedural",
-        "dataset": f"{name}-standin",
-        "classes": classes,
-    }
+METHODS = (
+    PageMethod("from-scratch", "From-Scratch", "from-scratch", "resnet-small"),
+    PageMethod("rotation", "Rotation", "self-supervised", "resnet-small"),
+    PageMethod("vae", "VAE", "generative", "resnet-small"),
+    PageMethod("sup-100", "Sup-100%", "supervised", "resnet-small"),
+)
+TASKS = tuple(
+    PageTask(f"{name}-standin", f"{name} (stand-in)", group, "procedural", f"{name}-standin", classes)
     for name, group, classes in (
         ("dtd", "natural", 47),
         ("svhn", "natural", 10),
         ("eurosat", "specialized", 10),
         ("dmlab", "structured", 6),
     )
-]
+)
+OWN = PageTask("birds", "Birds", "own", "folder", "birds", 3)
+GENERATED = PageUpstream("upstream-standin", "procedural upstream set", "procedural")
+PHOTOGRAPHS = PageUpstream("my-photos", "My photos", "folder")
 
 
 def page_spec(
     study: str = "demo",
-    methods: list[dict[str, Any]] = METHODS,
-    tasks: list[dict[str, Any]] = TASKS,
+    methods: Sequence[PageMethod] = METHODS,
+    tasks: Sequence[PageTask] = TASKS,
     budgets: tuple[str, ...] = ("1k", "full"),
     seeds: tuple[int, ...] = (0, 1, 2),
     theme: str = "light",
     title: str | None = None,
-) -> dict[str, Any]:
-    """A page's spec with a cell for every method, task, budget and seed; paths are relative to the working directory."""
+    upstream: PageUpstream = GENERATED,
+) -> PageSpec:
+    """A page's spec with a cell for every method, task, budget and seed, relative to the working directory."""
     cells = []
     for method in methods:
         for task in tasks:
             for budget in budgets:
                 for seed in seeds:
-                    key = digest(["cell", method["id"], task["id"], budget, seed])
-                    cells.append(
-                        {
-                            "key": key,
-                            "method": method["id"],
-                            "task": task["id"],
-                            "budget": budget,
-                            "seed": seed,
-                            "folder": f"results/scores/{method['id']}/{task['id']}/{budget}/{key}",
-                            "encoder": f"results/encoders/{method['id']}/{digest(method['id'])}",
-                        }
-                    )
-    key = digest([study, methods, tasks, budgets, seeds, theme, title])
-    return {
-        "step": "report",
-        "key": key,
-        "study": study,
-        "folder": f"results/reports/{study}/{key}",
-        "receipt": f"results/reports/{study}/{key}.json",
-        "methods": methods,
-        "tasks": tasks,
-        "budgets": list(budgets),
-        "seeds": list(seeds),
-        "upstream": {"id": "upstream-standin", "display": "procedural upstream set", "source": "procedural"},
-        "network": "resnet-small",
-        "evaluation": "finetune",
-        "cells": cells,
-        "settings": {"title": title, "theme": theme},
-        "left_out": {"methods": [], "tasks": [], "vtab": [], "cut": False},
-        "code": "1",
-    }
+                    key = digest(["cell", method.id, task.id, budget, seed])
+                    folder = f"results/scores/{method.id}/{task.id}/{budget}/{key}"
+                    encoder = f"results/encoders/{method.id}/{digest(method.id)}"
+                    cells.append(PageCell(key, method.id, task.id, budget, seed, folder, encoder))
+    key = digest([study, to_json(methods), to_json(tasks), budgets, seeds, theme, title])
+    return PageSpec(
+        key=key,
+        folder=f"results/reports/{study}/{key}",
+        receipt=f"results/reports/{study}/{key}.json",
+        study=study,
+        methods=tuple(methods),
+        tasks=tuple(tasks),
+        budgets=budgets,
+        seeds=seeds,
+        upstream=upstream,
+        network="resnet-small",
+        evaluation="finetune",
+        left_out=LeftOut((), (), (), False),
+        settings=ReportSettings(title, theme),
+        code="1",
+        cells=tuple(cells),
+    )
 
 
 def write_score(
-    spec: dict[str, Any],
-    cell: dict[str, Any],
+    spec: PageSpec,
+    cell: PageCell,
     accuracy: float | None,
     reason: str | None = None,
     images: tuple[int, int] = (1600, 400),
 ) -> None:
-    """Write a cell's score.json; without an accuracy it failed, for `reason`. `images`: training and validation images
-    of the task, of which the 1k budget takes the first 800 and 200.
+    """Write a cell's score.json; without an accuracy it failed, for `reason`.
+
+    `images`: training and validation images of the task, of which the 1k budget takes the first 800 and 200.
     """
-    task = next(task for task in spec["tasks"] if task["id"] == cell["task"])
     status = "failed" if accuracy is None else "ok"
-    train, val = (min(800, images[0]), min(200, images[1])) if cell["budget"] == "1k" else images
-    selected = (
-        None if accuracy is None else {"learning_rate": 0.01, "steps": 60, "val_accuracy": min(1.0, accuracy + 0.01)}
+    train, val = (min(800, images[0]), min(200, images[1])) if cell.budget == "1k" else images
+    selected = None if accuracy is None else Selected(0.01, 60, min(1.0, accuracy + 0.01))
+    score = Score(
+        key=cell.key,
+        method=cell.method,
+        task=cell.task,
+        budget=cell.budget,
+        seed=cell.seed,
+        source=next(task.source for task in spec.tasks if task.id == cell.task),
+        evaluation=spec.evaluation,
+        status=status,
+        reason=reason,
+        selected=selected,
+        accuracy=accuracy,
+        images_per_second=1000.0,
+        outside_network=0.1,
+        peak_memory_bytes=10**8,
+        trials=(TrialResult(0.01, 60, accuracy, 0.5, 1.0, status, reason),),
+        passed_over=(),
+        n_train=train,
+        n_val=val,
+        n_trainval=train + val,
+        n_test=500,
+        seconds=2.5,
+        precision="float32",
+        spec=to_json(cell),
+        versions={"python": "3.11", "torch": "2.15"},
+        machine={"host": "a machine"},
     )
-    trial = {
-        "learning_rate": 0.01,
-        "steps": 60,
-        "val_accuracy": accuracy,
-        "train_loss": 0.5,
-        "seconds": 1.0,
-        "status": status,
-        "reason": reason,
-    }
-    score = {name: cell[name] for name in ("key", "method", "task", "budget", "seed")} | {
-        "evaluation": spec["evaluation"],
-        "source": task["source"],
-        "status": status,
-        "reason": reason,
-        "trials": [trial],
-        "selected": selected,
-        "accuracy": accuracy,
-        "n_train": train,
-        "n_val": val,
-        "n_trainval": train + val,
-        "n_test": 500,
-        "seconds": 2.5,
-        "images_per_second": 1000.0,
-        "outside_network": 0.1,
-        "peak_memory_bytes": 10**8,
-        "spec": cell,
-        "versions": {"python": "3.11", "torch": "2.15"},
-        "machine": "a machine",
-    }
-    write_json(Path(cell["folder"]) / "score.json", score)
+    write_json(Path(cell.folder) / "score.json", to_json(score))
 
 
 def write_scores(
-    spec: dict[str, Any],
-    accuracy: Callable[[dict[str, Any]], float | None],
-    skip: Callable[[dict[str, Any]], bool] = lambda cell: False,
+    spec: PageSpec,
+    accuracy: Callable[[PageCell], float | None],
+    skip: Callable[[PageCell], bool] = lambda cell: False,
     images: dict[str, tuple[int, int]] | None = None,
 ) -> None:
-    """Write the scores of all cells that `skip` does not name; `accuracy` gives each cell's, None for a failed one.
+    """Write the scores of all cells but those to `skip`; `accuracy` gives that of each cell, None for a failed one.
 
     `images`: training and validation images of the tasks that have others than `write_score` gives.
     """
-    for cell in spec["cells"]:
+    for cell in spec.cells:
         if not skip(cell):
             value = accuracy(cell)
             reason = None if value is not None else "the loss was not finite in every trial"
-            write_score(spec, cell, value, reason, (images or {}).get(cell["task"], (1600, 400)))
+            write_score(spec, cell, value, reason, (images or {}).get(cell.task, (1600, 400)))
+
+
+def write_encoder_card(spec: PageSpec, method: str, status: str, reason: str | None) -> Path:
+    """Write the card.json of a method's encoder, and return its path."""
+    (row,) = (row for row in spec.methods if row.id == method)
+    card = EncoderCard(
+        method=method,
+        display=row.display,
+        family=row.family,
+        network=row.network,
+        features=512,
+        sha256={},
+        parameters=1,
+        input=EncoderInput(64, 0.0, 1.0, None, None, False),
+        seeded=False,
+        precision="float32",
+        status=status,
+        reason=reason,
+        losses={},
+        curve=(),
+        seconds=1.0,
+        images_per_second=None,
+        resumed=0,
+        upstream=None,
+        probe=None,
+        peak_memory_bytes=0,
+        versions={},
+        machine={},
+        spec={},
+    )
+    path = Path(next(cell.encoder for cell in spec.cells if cell.method == method), "card.json")
+    write_json(path, to_json(card))
+    return path

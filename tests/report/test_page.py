@@ -4,27 +4,36 @@ import html.parser
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import altair as alt
 import pytest
-from report_fakes import METHODS, TASKS, page_spec, write_score, write_scores
+from report_fakes import METHODS, OWN, PHOTOGRAPHS, TASKS, page_spec, write_encoder_card, write_score, write_scores
 
+from vtabflow.contracts.results import CellCounts
+from vtabflow.contracts.specs import LeftOut, PageTask
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
-from vtabflow.report import figures, page, scores, step
+from vtabflow.planning.tasks import vtab
+from vtabflow.report import figures, page, step
+from vtabflow.report.cells import read_cells
 from vtabflow.report.stats import Results
-from vtabflow.runtime.files import read_json, write_json
+from vtabflow.report.theme import Figure, standin_note
+from vtabflow.runtime.files import read_json
 
-OWN = {"id": "birds", "display": "Birds", "group": "own", "source": "folder", "dataset": "birds", "classes": 3}
 EVIL = "</script><script>alert('x')</script><img src=x onerror=\"alert(1)\">"
 
 
 def accuracy(cell):
     return (
         None
-        if (cell["method"], cell["task"]) == ("vae", "dmlab-standin")
-        else {"from-scratch": 0.4, "sup-100": 0.7}.get(cell["method"], 0.55)
+        if (cell.method, cell.task) == ("vae", "dmlab-standin")
+        else {"from-scratch": 0.4, "sup-100": 0.7}.get(cell.method, 0.55)
     )
+
+
+NO_GAPS = CellCounts(ok=0, failed=0, missing=0)
 
 
 class Reader(html.parser.HTMLParser):
@@ -53,21 +62,27 @@ class Reader(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """(spec, folder of the project) of a study with a failed task, a missing method, and a display name that attacks the page."""
+    """(spec, project folder) of a study with a failed task, a missing method and a name that attacks the page."""
     root = tmp_path_factory.mktemp("study")
-    methods = [*METHODS[:3], METHODS[3] | {"display": EVIL}]
+    methods = [*METHODS[:3], replace(METHODS[3], display=EVIL)]
     spec = page_spec(methods=methods, seeds=(0,))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        write_scores(spec, accuracy, skip=lambda c: c["method"] == "rotation" and c["budget"] == "full")
+        write_scores(spec, accuracy, skip=lambda c: c.method == "rotation" and c.budget == "full")
         step.run(spec)
         step.publish(spec)
     return spec, root
 
 
+def figure_names(made):
+    """The figures of the page, as its card lists them."""
+    spec, root = made
+    return read_json(root / spec.folder / "card.json")["figures"]
+
+
 def text_of(made):
     spec, root = made
-    return (root / spec["folder"] / "index.html").read_text()
+    return (root / spec.folder / "index.html").read_text()
 
 
 def test_page_loads_nothing(made):
@@ -84,12 +99,16 @@ def test_page_loads_nothing(made):
 
 def test_evil_name_stays_text(made):
     reader = Reader(text_of(made))
-    assert reader.tags.count("script") == 3 and reader.tags.count("img") == 4 and "onerror" not in reader.attributes
+    assert (
+        reader.tags.count("script") == 3
+        and reader.tags.count("img") == len(figure_names(made))
+        and "onerror" not in reader.attributes
+    )
     assert any("alert('x')" in data for data in reader.seen)
     (data,) = [script for script in reader.scripts if script.lstrip().startswith("[{")]
     assert "<" not in data and EVIL in json.dumps(json.loads(data), ensure_ascii=False).replace('\\"', '"')
     spec, root = made
-    for path in (root / spec["folder"] / "figures").glob("*.svg"):
+    for path in (root / spec.folder / "figures").glob("*.svg"):
         assert "<script" not in path.read_text() and "<img" not in path.read_text()
 
 
@@ -98,21 +117,21 @@ def test_gaps_are_shown_and_counted(made):
     seen = " ".join(Reader(text_of(made)).seen)
     assert "2 of 32 cells failed" in re.sub(r"\s+", " ", seen) and "the loss was not finite in every trial" in seen
     assert "4 missing: no score yet" in seen and "3 of 4 tasks" in seen and "procedural stand-ins, not VTAB" in seen
-    svg = (root / spec["folder"] / "figures/tasks-full.svg").read_text()
+    svg = (root / spec.folder / "figures/tasks-full.svg").read_text()
     assert svg.count(">failed<") == 1 and svg.count(">missing<") == 4
-    assert "3 of 4 tasks" in (root / spec["folder"] / "figures/mean-accuracy.svg").read_text()
-    assert "no finished task" in (root / spec["folder"] / "figures/mean-accuracy.svg").read_text()
+    assert "3 of 4 tasks" in (root / spec.folder / "figures/mean-accuracy.svg").read_text()
+    assert "no finished task" in (root / spec.folder / "figures/mean-accuracy.svg").read_text()
 
 
 def test_percent_in_figures_fractions_in_files(made):
     spec, root = made
-    svg = (root / spec["folder"] / "figures/mean-accuracy.svg").read_text()
+    svg = (root / spec.folder / "figures/mean-accuracy.svg").read_text()
     assert ">70.0<" in svg and ">40.0<" in svg and "mean test accuracy (%)" in svg
-    for name in ("mean-accuracy", "groups-and-families", "tasks-1k", "tasks-full"):
-        assert "procedural stand-ins, not VTAB" in (root / spec["folder"] / f"figures/{name}.svg").read_text()
-    rows = (root / spec["folder"] / "summary.csv").read_text().splitlines()
+    for name in figure_names(made):
+        assert "procedural stand-ins, not VTAB" in (root / spec.folder / f"figures/{name}.svg").read_text()
+    rows = (root / spec.folder / "summary.csv").read_text().splitlines()
     assert any(row.startswith("from-scratch,") and ",all,0.4," in row for row in rows)
-    plots = (root / spec["folder"] / "plots.csv").read_text().splitlines()
+    plots = (root / spec.folder / "plots.csv").read_text().splitlines()
     assert plots[0] == "method,1k,1k tasks,full,full tasks" and any(
         row.startswith("From-Scratch,40.0,") for row in plots
     )
@@ -120,7 +139,7 @@ def test_percent_in_figures_fractions_in_files(made):
 
 def test_pngs_are_double(made):
     spec, root = made
-    for path in (root / spec["folder"] / "figures").glob("*.png"):
+    for path in (root / spec.folder / "figures").glob("*.png"):
         head = path.read_bytes()[:24]
         width = float(re.search(r'<svg[^>]* width="([\d.]+)"', path.with_suffix(".svg").read_text()).group(1))
         assert head[:8] == b"\x89PNG\r\n\x1a\n" and abs(int.from_bytes(head[16:20], "big") - 2 * width) <= 2
@@ -129,7 +148,7 @@ def test_pngs_are_double(made):
 
 def test_every_link_to_a_score_leads_there(made):
     spec, root = made
-    for folder in (root / spec["folder"], root / "results/reports/demo"):
+    for folder in (root / spec.folder, root / "results/reports/demo"):
         links = [a for a in Reader((folder / "index.html").read_text()).addresses if a.endswith("score.json")]
         assert len(links) == 28 and all((folder / link).resolve().exists() for link in links)
         others = [
@@ -137,75 +156,71 @@ def test_every_link_to_a_score_leads_there(made):
             for a in Reader((folder / "index.html").read_text()).addresses
             if a.startswith("figures/") or a.endswith(".csv")
         ]
-        assert len(others) == 10 and all((folder / link).exists() for link in others)
+        assert len(others) == 2 * len(figure_names(made)) + 2 and all((folder / link).exists() for link in others)
     cards = [a for a in Reader(text_of(made)).addresses if a.endswith("card.json")]
-    assert (root / spec["folder"] / cards[0]).resolve() == root / spec["cells"][0]["encoder"] / "card.json"
+    assert (root / spec.folder / cards[0]).resolve() == root / spec.cells[0].encoder / "card.json"
 
 
 def test_an_encoder_that_was_stopped_is_named_with_its_reason(made, monkeypatch):
     spec, root = made
     monkeypatch.chdir(root)
-    results, counts = Results(spec, scores.read_cells(spec)), {"missing": 0, "failed": 0}
+    results = Results(spec, read_cells(spec))
     reason = "a loss had grown from 2 to 400 by step 900 of 1000; the weights are those of step 500"
-    said = {"vae": "stopped", "sup-100": "ok"}
-    cards = {name: Path(next(c["encoder"] for c in spec["cells"] if c["method"] == name), "card.json") for name in said}
-    for name, status in said.items():
-        write_json(cards[name], {"status": status, "reason": reason})
-    text = " ".join(Reader(page.render(spec, results, [], counts)).seen)
-    for path in cards.values():
+    cards = [write_encoder_card(spec, "vae", "stopped", reason), write_encoder_card(spec, "sup-100", "ok", reason)]
+    text = " ".join(Reader(page.render(spec, results, [], NO_GAPS)).seen)
+    for path in cards:
         path.unlink()  # the study is shared by the tests of this file
-    assert text.count("Stopped early.") == 1 and f"The pre-training of VAE: {reason}; its scores" in text
+    assert text.count("Pre-training stopped early.") == 1 and f"VAE: {reason}. Its scores are of these" in text
 
 
-def test_methods_with_a_network_of_another_kind_are_named(made, monkeypatch):
+def test_methods_with_another_network_are_named(made, monkeypatch):
     spec, root = made
     monkeypatch.chdir(root)
-    assert "another kind" not in text_of(made)
-    methods = [{**m, "network": "biggan-small"} if m["id"] == "vae" else m for m in spec["methods"]]
-    text = page.render(
-        {**spec, "methods": methods}, Results(spec, scores.read_cells(spec)), [], {"missing": 0, "failed": 0}
-    )
-    assert "VAE: a network of another kind, <code>biggan-small</code>." in text
+    assert "another network" not in text_of(made)
+    methods = tuple(replace(m, network="biggan-small") if m.id == "vae" else m for m in spec.methods)
+    text = page.render(replace(spec, methods=methods), Results(spec, read_cells(spec)), [], NO_GAPS)
+    assert "VAE: another network, <code>biggan-small</code>." in text
 
 
 def test_figures_are_valid_vegalite(made, monkeypatch):
     spec, root = made
     monkeypatch.chdir(root)
-    for figure in figures.figures(spec, Results(spec, scores.read_cells(spec)), "dark"):
+    dark = replace(spec, settings=replace(spec.settings, theme="dark"))
+    for figure in figures.figures(dark, Results(dark, read_cells(dark))):
         alt.Chart.from_dict(figure.vegalite, validate=True)
 
 
 def test_same_inputs_same_bytes(made, monkeypatch, tmp_path):
     spec, root = made
     monkeypatch.chdir(root)
-    before = {p: p.read_bytes() for p in sorted((root / spec["folder"]).rglob("*")) if p.is_file()}
-    (root / spec["folder"] / "card.json").unlink()
+    before = {p: p.read_bytes() for p in sorted((root / spec.folder).rglob("*")) if p.is_file()}
+    (root / spec.folder / "card.json").unlink()
     step.run(spec)
-    assert {p: p.read_bytes() for p in sorted((root / spec["folder"]).rglob("*")) if p.is_file()} == before
+    assert {p: p.read_bytes() for p in sorted((root / spec.folder).rglob("*")) if p.is_file()} == before
 
 
 def test_partial_then_complete(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     spec = page_spec(methods=METHODS[:2], tasks=TASKS[:2], budgets=("1k",), seeds=(0,))
-    folder, receipt = Path(spec["folder"]), Path(spec["receipt"])
+    folder, receipt = Path(spec.folder), Path(spec.receipt)
     with pytest.raises(UserError, match="no page"):
         step.publish(spec)
     step.run(spec)  # nothing at all has run
     assert read_json(folder / "card.json")["complete"] is False and not receipt.exists()
     step.publish(spec)
-    write_scores(spec, accuracy, skip=lambda c: c["key"] == spec["cells"][0]["key"])
+    write_scores(spec, accuracy, skip=lambda c: c.key == spec.cells[0].key)
     step.run(spec)
     card = read_json(folder / "card.json")
     assert card["cells"] == {"ok": 3, "failed": 0, "missing": 1} and not card["complete"] and not receipt.exists()
-    write_score(spec, spec["cells"][0], None, "no memory")
+    write_score(spec, spec.cells[0], None, "no memory")
     step.run(spec)
     card = read_json(folder / "card.json")
-    assert card["complete"] and card["cells"]["failed"] == 1 and card["spec"] == spec
-    assert read_json(receipt) == {"key": spec["key"], "folder": spec["folder"], "made": True}
+    assert card["complete"] and card["cells"]["failed"] == 1 and card["spec"] == to_json(spec)
+    assert read_json(receipt) == {"key": spec.key, "folder": spec.folder, "made": True}
     stamp = (folder / "index.html").stat().st_mtime_ns
     step.run(spec)
     assert (folder / "index.html").stat().st_mtime_ns == stamp and read_json(receipt)["made"] is False
-    write_score(spec, spec["cells"][0], 0.4)  # the failed cell was run again
+    write_score(spec, spec.cells[0], 0.4)  # the failed cell was run again
     step.run(spec)
     assert read_json(folder / "card.json")["cells"] == {"ok": 4, "failed": 0, "missing": 0}
     assert "None: all 4 cells have finished" in (folder / "index.html").read_text()
@@ -215,8 +230,25 @@ def test_partial_then_complete(tmp_path, monkeypatch, capsys):
     assert read_json("results/metrics/demo.json") == read_json(folder / "summary.json")
     current = Path("results/reports/demo")
     assert {p.name for p in current.iterdir() if p.is_file()} == {
-        "index.html", "scores.csv", "summary.csv", "plots.csv", "summary.json", f"{spec['key']}.json"
+        "index.html", "scores.csv", "summary.csv", "plots.csv", "summary.json", f"{spec.key}.json"
     }  # fmt: skip
+
+
+def test_a_function_in_the_registry_is_a_figure_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def worst_task(results, theme, standins):
+        return [Figure("worst-task", f"The worst of {len(results.tasks['all'])}", "A caption.", {"mark": "point"})]
+
+    monkeypatch.setattr(figures, "FIGURES", [*figures.FIGURES, worst_task])
+    spec = page_spec(methods=METHODS[:2], tasks=TASKS[:2], budgets=("1k",), seeds=(0,))
+    write_scores(spec, accuracy)
+    step.run(spec)
+    step.publish(spec)
+    assert read_json(Path(spec.folder) / "card.json")["figures"][-1] == "worst-task"
+    current = Path("results/reports/demo")
+    assert (current / "figures/worst-task.png").exists()
+    assert "The worst of 2" in " ".join(Reader((current / "index.html").read_text()).seen)
 
 
 def test_script_json_cannot_end_the_script():
@@ -228,56 +260,52 @@ def test_script_json_cannot_end_the_script():
 
 def test_own_tasks_are_not_called_standins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    spec = page_spec(tasks=[OWN], seeds=(0,), title="My birds", theme="dark") | {"upstream": None}
+    spec = page_spec(tasks=[OWN], seeds=(0,), title="My birds", theme="dark")
     write_scores(spec, accuracy)
     step.run(spec)
-    text = (Path(spec["folder"]) / "index.html").read_text()
+    text = (Path(spec.folder) / "index.html").read_text()
     assert "stand-ins, not VTAB" not in text and "My birds" in text and 'data-theme="dark"' in text
     mixed = page_spec(tasks=[OWN, TASKS[0]])
-    assert figures.standins(mixed) == "1 of 2 tasks are procedural stand-ins, not VTAB"
+    assert standin_note(mixed) == "1 of 2 tasks are procedural stand-ins, not VTAB"
 
 
 def test_a_mean_over_some_of_vtabs_tasks_says_so(tmp_path, monkeypatch):
     """First thing on the page, and over every column of means."""
     monkeypatch.chdir(tmp_path)
-    real = [task | {"source": "tfds", "id": task["dataset"].removesuffix("-standin")} for task in TASKS]
-    spec = page_spec(tasks=real)
-    spec["left_out"] = {
-        "methods": ["Rotation"],
-        "tasks": ["Resisc45"],
-        "vtab": ["Resisc45", "Retinopathy"],
-        "cut": True,
-    }
+    real = [task for task in vtab().values() if task.id in ("dtd", "svhn", "eurosat", "dmlab")]
+    others = tuple(task.display for task in vtab().values() if task not in real)
+    tasks = [PageTask(t.id, t.display, t.group, "tfds", t.dataset, t.classes) for t in real]
+    spec = replace(page_spec(tasks=tasks), left_out=LeftOut(("Rotation",), ("Resisc45", "Birds"), others, cut=True))
     write_scores(spec, accuracy)
     step.run(spec)
-    text = " ".join(Reader((Path(spec["folder"]) / "index.html").read_text()).seen)
-    assert "means are over 4 of VTAB’s 6 tasks, without Resisc45 and Retinopathy" in text
-    assert "Without Rotation: their upstream images are not there" in text
-    assert "they may be cuts of them" in text
-    assert "4 tasks" in text.split("Against scratch")[0]
-    summary = (Path(spec["folder"]) / "summary.csv").read_text().splitlines()
+    text = " ".join(Reader((Path(spec.folder) / "index.html").read_text()).seen)
+    assert "Of VTAB’s 19 tasks this study has 4, without Caltech101, CIFAR-100" in text
+    assert "Without Birds: the images are missing." in text  # Resisc45 is among VTAB's
+    assert "Without Rotation: the upstream images are missing." in text
+    assert "they may be subsets" in text
+    assert "4 tasks" in text.split("Difference")[0]
+    summary = (Path(spec.folder) / "summary.csv").read_text().splitlines()
     assert summary[0].endswith("n_tasks") and summary[1].endswith(",4")
 
 
 def notes_of(spec):
-    """The texts of the page's yellow boxes, from the scores that are there."""
-    text = page.render(spec, Results(spec, scores.read_cells(spec)), [], {"missing": 0, "failed": 0})
+    """The texts of the page's yellow boxes, from the existing scores."""
+    text = page.render(spec, Results(spec, read_cells(spec)), [], NO_GAPS)
     return [
         re.sub(r"<[^>]+>|\s+", lambda m: "" if m[0][0] == "<" else " ", note)
         for note in re.findall(r'<p class="note">(.*?)</p>', text, re.S)
     ]
 
 
-def test_encoders_that_learned_from_drawings_are_named_beside_photographs(tmp_path, monkeypatch):
+def test_pre_training_on_generated_images_is_noted_where_tasks_are_photographs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     drawn = page_spec(tasks=[OWN], budgets=("full",))
     write_scores(drawn, accuracy)
     (note,) = notes_of(drawn)
-    assert "pre-trained on images drawn by the project" in note and "pre-trained on photographs" in note
-    assert "Set upstream to a set of photographs" in note
-    photographs = {"id": "my-photos", "display": "My photos", "source": "folder"}
-    assert notes_of(drawn | {"upstream": photographs}) == []
-    # From-Scratch alone has learned from no drawings, and drawn tasks have a note of their own.
+    assert "pre-trained on images generated by the project" in note and "pre-training on photographs" in note
+    assert "set upstream to a dataset of photographs" in note
+    assert notes_of(replace(drawn, upstream=PHOTOGRAPHS)) == []
+    # From-Scratch alone is pre-trained on nothing, and stand-in tasks have a note of their own.
     assert notes_of(page_spec(tasks=[OWN], methods=METHODS[:1])) == []
     assert len(notes_of(page_spec())) == 1
     assert len(notes_of(page_spec(tasks=[OWN, TASKS[0]]))) == 2
@@ -285,25 +313,24 @@ def test_encoders_that_learned_from_drawings_are_named_beside_photographs(tmp_pa
 
 def test_two_budgets_of_the_same_images_are_called_that(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    upstream = {"id": "my-photos", "display": "My photos", "source": "folder"}
-    spec = page_spec(tasks=[OWN], seeds=(0,)) | {"upstream": upstream}
+    spec = page_spec(tasks=[OWN], seeds=(0,), upstream=PHOTOGRAPHS)
     write_scores(spec, accuracy, images={"birds": (144, 48)})
     (note,) = notes_of(spec)
-    assert "Budgets 1k and full are the same images here" in note and "what differs between them is chance" in note
+    assert "Budgets 1k and full have the same images here" in note and "differences between them are chance" in note
     assert "budgets: [full] does the work once" in note
     step.run(spec)
-    text = (Path(spec["folder"]) / "index.html").read_text()
-    assert "With 192 labelled examples a task" in text and "up to 1,000 labelled images" in text
-    assert "1k: 192 examples a task" in (Path(spec["folder"]) / "figures/mean-accuracy.svg").read_text()
-    assert "budget 1k (192 examples a task)" in text and "1,000 labelled examples" not in text
+    text = (Path(spec.folder) / "index.html").read_text()
+    assert "With 192 labelled examples per task" in text and "up to 1,000 labelled images" in text
+    assert "1k: 192 examples per task" in (Path(spec.folder) / "figures/mean-accuracy.svg").read_text()
+    assert "budget 1k (192 examples per task)" in text and "1,000 labelled examples" not in text
     # 800 training images, but more than 200 for validation: the budgets differ.
     write_scores(spec, accuracy, images={"birds": (800, 201)})
     assert notes_of(spec) == []
     # One task of two: the other still needs both budgets.
-    two = page_spec(tasks=[OWN, OWN | {"id": "fish", "display": "Fish"}], seeds=(0,)) | {"upstream": upstream}
+    two = page_spec(tasks=[OWN, replace(OWN, id="fish", display="Fish")], seeds=(0,), upstream=PHOTOGRAPHS)
     write_scores(two, accuracy, images={"birds": (144, 48)})
     (note,) = notes_of(two)
-    assert "Budgets 1k and full are the same images of Birds" in note and "does the work once" not in note
+    assert "Budgets 1k and full have the same images of Birds" in note and "does the work once" not in note
 
 
 def placed(element, x=0.0):
@@ -317,17 +344,17 @@ def placed(element, x=0.0):
 
 
 @pytest.mark.parametrize("each", [1, 2])
-def test_group_titles_of_a_heat_table_stay_apart(tmp_path, monkeypatch, each):
+def test_group_titles_of_a_heat_map_do_not_overlap(tmp_path, monkeypatch, each):
     monkeypatch.chdir(tmp_path)
     # pixels in Liberation Sans Bold at size 13, the font of the titles
     widths = {"natural": 43.3, "specialized": 69.4, "structured": 64.3, "own": 25.3}
     tasks = [
-        OWN | {"id": f"{group}-{number}", "display": f"{group} {number}", "group": group}
+        replace(OWN, id=f"{group}-{number}", display=f"{group} {number}", group=group)
         for group in widths
         for number in range(each)
     ]
     spec = page_spec(tasks=tasks, budgets=("full",), seeds=(0,))
-    heat = figures.figures(spec, Results(spec, scores.read_cells(spec)), "light")[-1]
+    (heat,) = (f for f in figures.figures(spec, Results(spec, read_cells(spec))) if f.name == "tasks-full")
     svg = ElementTree.fromstring(figures.svg(heat))
     titles = [(text, x) for text, x in placed(svg) if text in widths]
     assert [text for text, _ in titles] == list(widths)

@@ -4,6 +4,9 @@
 # google-research/task_adaptation, data/base.py.
 ROWS_1K = {"train": 800, "val": 200}
 
+# How many tasks VTAB has (Zhai et al. 2019).
+VTAB_TASKS = 19
+
 # Task groups in the paper's order; "own" is for folders of the user.
 GROUPS = ("natural", "specialized", "structured", "own")
 

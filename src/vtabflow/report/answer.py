@@ -1,4 +1,4 @@
-"""The study's answer in plain language, computed from the cells: what is best, what pre-training gains, and what cannot be said yet."""
+"""The study's answer in words, computed from the cells: what is best, what pre-training gains, what is open."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,86 +6,83 @@ from typing import Any
 
 from markupsafe import Markup
 
+from vtabflow.contracts.protocol import ROWS_1K
 from vtabflow.report.stats import BASELINE, Gain, Results, mean_of
-
-BUDGET_1K = (800, 200)  # training and validation images of a task that has as many
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is said about one budget: the main sentences, and the further ones, each HTML with every name escaped."""
+class BudgetSummary:
+    """The answer at one budget: main sentences, and further ones for a list. HTML in which every name is escaped."""
 
     budget: str
     main: Markup
     further: list[Markup]
 
 
-def heading(results: Results, budget: str) -> str:
+def budget_heading(results: Results, budget: str) -> str:
     """What a budget is, with as many labelled examples as its cells had."""
-    words = {"1k": f"With {examples(results)} labelled examples a task", "full": "With the full training sets"}
-    return words.get(budget, f"Budget {budget}")
+    headings = {"1k": f"With {examples(results)} labelled examples per task", "full": "With the full training sets"}
+    return headings.get(budget, f"Budget {budget}")
 
 
 def examples(results: Results) -> str:
-    """How many labelled examples a task has at budget 1k: `1,000`, or `192 to 1,000` where tasks have fewer images."""
-    images = results.images.get("1k", {})
-    return span([sum(images.get(task, BUDGET_1K)) for task in results.tasks["all"]])
+    """Labelled examples of a task at budget 1k: `1,000`, or `192 to 1,000` where tasks have fewer images."""
+    images, usual = results.n_images.get("1k", {}), (ROWS_1K["train"], ROWS_1K["val"])
+    return number_range([sum(images.get(task, usual)) for task in results.tasks["all"]])
 
 
-def answer(results: Results) -> list[Said]:
+def summaries(results: Results) -> list[BudgetSummary]:
     """The answer at each budget."""
-    return [_said(results, budget) for budget in results.budgets]
+    return [_summary(results, budget) for budget in results.budgets]
 
 
-def short(results: Results) -> Markup | None:
-    """One line over all budgets: does pre-training pay? None where From-Scratch cannot be compared at any budget."""
+def headline(results: Results) -> Markup | None:
+    """One line over all budgets: does pre-training help? None where no budget has a comparison with From-Scratch."""
     parts = []
     for budget in results.budgets:
         gains = _gains(results, budget)
         best = next((method for method in results.ranked(budget) if method in gains), None)
         if best is None:
             continue
-        gain = gains[best]
-        verdict = (
-            "pre-training pays"
-            if _better(gain)
-            else "pre-training costs accuracy"
-            if _worse(gain)
-            else "no gain from pre-training can be shown"
-        )
-        name = results.display[best]
+        if _better(gains[best]):
+            verdict = "pre-training helps"
+        elif _worse(gains[best]):
+            verdict = "pre-training lowers the accuracy"
+        else:
+            verdict = "pre-training makes no statistically clear difference"
         parts.append(
-            Markup("{} {} (best: {}, {} points against {})").format(
-                heading(results, budget).lower(), verdict, name, points(gain.gain), results.display[BASELINE]
+            Markup("{} {} (best: {}, {} points compared with {})").format(
+                budget_heading(results, budget).lower(),
+                verdict,
+                results.display[best],
+                points(gains[best].gain),
+                results.display[BASELINE],
             )
         )
     return Markup("In short: {}.").format(Markup("; ").join(parts)) if parts else None
 
 
-def _said(results: Results, budget: str) -> Said:
+def _summary(results: Results, budget: str) -> BudgetSummary:
     ranked = results.ranked(budget)
-    begun = [method for method in results.methods if results.mean(method, budget).n_tasks]
-    if not begun:
-        return Said(budget, Markup("No cell has been finished yet, so nothing can be said."), [])
+    started = [method for method in results.methods if results.mean(method, budget).n_tasks]
+    if not started:
+        return BudgetSummary(budget, Markup("No cell has finished yet, so there is no answer yet."), [])
     if not ranked:
-        return Said(budget, _so_far(results, budget, begun), [])
+        return BudgetSummary(budget, _preliminary(results, budget, started), [])
     main, further = [_best(results, budget, ranked)], []
     gains = _gains(results, budget)
     if BASELINE not in results.methods:
-        main.append(Markup("From-Scratch is not part of this study, so it cannot say whether pre-training pays."))
+        main.append(Markup("From-Scratch is not part of this study, so whether pre-training helps is not known."))
     elif not results.mean(BASELINE, budget).n_tasks:
-        main.append(
-            Markup("{} has no finished cell at this budget, so the gain from pre-training cannot be said.").format(
-                results.display[BASELINE]
-            )
-        )
+        text = Markup("{} has no finished cell at this budget, so the gain from pre-training is not known.")
+        main.append(text.format(results.display[BASELINE]))
     elif gains:
         best = next((method for method in ranked if method in gains), max(gains, key=lambda method: gains[method].gain))
-        main.append(Markup("{} is {}.").format(_name(results, best), _gain(results, gains[best])))
+        main.append(Markup("{} is {}.").format(_name(results, best), _describe(results, gains[best])))
         main += _groups(results, budget, best)
         further += _verdict(results, gains)
     further += _unranked(results, budget, ranked[0])
-    return Said(budget, Markup(" ").join(main), further)
+    return BudgetSummary(budget, Markup(" ").join(main), further)
 
 
 def _gains(results: Results, budget: str) -> dict[str, Gain]:
@@ -102,31 +99,29 @@ def _best(results: Results, budget: str, ranked: list[str]) -> Markup:
     percent = _percent(results, best, budget)
     if len(ranked) == 1:
         every = "the one task" if total == 1 else f"all {total} tasks"
-        return Markup("Only {} has finished {}, with {} mean test accuracy: there is no ranking yet.").format(
-            _name(results, best), every, percent
-        )
+        text = Markup("Only {} has finished {}, with {} mean test accuracy: there is no ranking yet.")
+        return text.format(_name(results, best), every, percent)
     text = Markup("{} has the highest mean test accuracy, {} over {}").format(
         _name(results, best), percent, count(total, "task")
     )
-    close = [method for method in ranked[1:] if not _better(results.gain(best, method, budget))]
-    if not close:
-        return text + Markup(", clearly ahead of the next, {} ({}).").format(
+    level = [method for method in ranked[1:] if not _better(results.gain(best, method, budget))]
+    if not level:
+        return text + Markup(", clearly better than the next, {} ({}).").format(
             _name(results, ranked[1]), _percent(results, ranked[1], budget)
         )
-    listed = listing(
-        [Markup("{} ({})").format(_name(results, method), _percent(results, method, budget)) for method in close[:4]]
+    names = [
+        Markup("{} ({})").format(_name(results, method), _percent(results, method, budget)) for method in level[:4]
+    ]
+    more = f", nor from {len(level) - 4} more" if len(level) > 4 else ""
+    seeds = len(results.seeds)
+    basis = f"with {seeds} seeds" if seeds > 1 else "with one seed and test sets of this size"
+    return text + Markup(", but is not statistically different from {}{}: {}, the difference may be chance.").format(
+        comma_list(names), more, basis
     )
-    more = f", nor from {len(close) - 4} more" if len(close) > 4 else ""
-    reason = (
-        "the difference lies within the spread of the seeds"
-        if len(results.seeds) > 1
-        else "with one seed and test sets of this size, the difference may be chance"
-    )
-    return text + Markup(", but cannot be told apart from {}{}: {}.").format(listed, more, reason)
 
 
 def _verdict(results: Results, gains: dict[str, Gain]) -> list[Markup]:
-    """How many methods are better and worse than From-Scratch, and which do worse."""
+    """How many methods are better and worse than From-Scratch, and which are worse."""
     scratch = results.display[BASELINE]
     better = [method for method, gain in gains.items() if _better(gain)]
     worse = sorted((method for method, gain in gains.items() if _worse(gain)), key=lambda method: gains[method].gain)
@@ -135,16 +130,16 @@ def _verdict(results: Results, gains: dict[str, Gain]) -> list[Markup]:
         count(len(gains), "pre-trained method"), _are(len(better)), scratch, _are(len(worse))
     )
     if level:
-        text += Markup("; {} cannot be told apart from it").format(level)
-    said = [text + Markup(".")]
+        text += Markup("; {} not statistically different from it").format(_are(level))
+    sentences = [text + Markup(".")]
     if worse:
         names = []
         for method in worse:
             gain = gains[method]
             where = "" if gain.n_tasks == len(results.tasks["all"]) else f" over {count(gain.n_tasks, 'task')}"
             names.append(Markup("{} ({} points{})").format(results.display[method], points(gain.gain), where))
-        said.append(Markup("Worse than from scratch: {}.").format(listing(names)))
-    return said
+        sentences.append(Markup("Clearly worse than {}: {}.").format(scratch, comma_list(names)))
+    return sentences
 
 
 def _groups(results: Results, budget: str, best: str) -> list[Markup]:
@@ -154,23 +149,21 @@ def _groups(results: Results, budget: str, best: str) -> list[Markup]:
     order = sorted(by_group, key=lambda group: -by_group[group].gain)
     most, least = order[0], order[-1]
     partial = [group for group in (most, least) if by_group[group].n_tasks < len(results.tasks[group])]
-    note = Markup(" (over the tasks of {} that both have)").format(listing(partial)) if partial else Markup("")
-    return [
-        Markup(
-            "For {} the gain is largest on the {} tasks ({} points) and smallest on the {} tasks ({} points){}."
-        ).format(results.display[best], most, points(by_group[most].gain), least, points(by_group[least].gain), note)
-    ]
+    note = Markup(" (over the tasks of {} that both have)").format(comma_list(partial)) if partial else Markup("")
+    text = Markup("The gain of {} is largest on the {} tasks ({} points) and smallest on the {} tasks ({} points){}.")
+    most_points, least_points = points(by_group[most].gain), points(by_group[least].gain)
+    return [text.format(results.display[best], most, most_points, least, least_points, note)]
 
 
 def _unranked(results: Results, budget: str, best: str) -> list[Markup]:
     total = len(results.tasks["all"])
-    parts, none = [], []
-    for method in results.ranking(budget):
+    partial, none = [], []
+    for method in results.row_order(budget):
         mean = results.mean(method, budget)
         if mean.complete:
             continue
         if not mean.n_tasks:
-            none.append(Markup("{}").format(results.display[method]))
+            none.append(results.display[method])
             continue
         gain = results.gain(method, best, budget)
         where = (
@@ -178,48 +171,53 @@ def _unranked(results: Results, budget: str, best: str) -> list[Markup]:
             if gain is None
             else f"over the {gain.n_tasks} in common {_versus(gain.gain)} {results.display[best]}"
         )
-        parts.append(Markup("{} ({} of {} tasks; {})").format(results.display[method], mean.n_tasks, total, where))
-    said = []
-    if parts:
-        said.append(Markup("Not ranked, for lack of finished tasks: {}.").format(listing(parts)))
+        partial.append(Markup("{} ({} of {} tasks; {})").format(results.display[method], mean.n_tasks, total, where))
+    sentences = []
+    if partial:
+        sentences.append(Markup("Not ranked, because tasks are missing: {}.").format(comma_list(partial)))
     if none:
-        said.append(Markup("Without any finished task: {}.").format(listing(none)))
-    return said
+        sentences.append(Markup("Without any finished task: {}.").format(comma_list(none)))
+    return sentences
 
 
-def _so_far(results: Results, budget: str, begun: list[str]) -> Markup:
-    """No method has all tasks: a comparison over the tasks that all methods which have begun share, if there are any."""
+def _preliminary(results: Results, budget: str, started: list[str]) -> Markup:
+    """While no method has all tasks: a comparison over the tasks that all started methods share, if there are any."""
     total = len(results.tasks["all"])
-    shared = results.common(begun, budget)
-    if len(begun) < 2 or not shared:
-        most = max(results.mean(method, budget).n_tasks for method in begun)
-        have = f"{count(len(begun), 'method')} {'has' if len(begun) == 1 else 'have'}"
+    shared = results.common_tasks(started, budget)
+    most = max(results.mean(method, budget).n_tasks for method in started)
+    if len(started) == 1:
+        text = Markup("Not finished. Only {} has results, for {} of {} tasks: no comparison yet.")
+        return text.format(_name(results, started[0]), most, total)
+    if not shared:
         text = Markup(
-            "Not finished. {} begun, none with more than {} of {} tasks, and no task is shared by all of them: no comparison yet."
+            "Not finished. {} methods have results, none for more than {} of {} tasks, and no task has results of all "
+            "of them: no comparison yet."
         )
-        return text.format(have, most, total)
+        return text.format(len(started), most, total)
     means = {
-        method: mean_of(mean_of(results.seeds_of(method, budget, task).values()) for task in shared) for method in begun
+        method: mean_of(mean_of(results.accuracies(method, budget, task).values()) for task in shared)
+        for method in started
     }
-    order = sorted(begun, key=lambda method: -means[method])
+    order = sorted(started, key=lambda method: -means[method])
     text = Markup(
-        "Not finished. Over the {} of {} tasks that all {} methods with results share, {} leads so far with {:.1f} %"
-    ).format(len(shared), total, len(begun), _name(results, order[0]), 100 * means[order[0]])
-    text += Markup(", before {} with {:.1f} %").format(results.display[order[1]], 100 * means[order[1]])
+        "Not finished. Over the {} of {} tasks that all {} methods with results share, {} is first so far with {:.1f} %"
+    ).format(len(shared), total, len(started), _name(results, order[0]), 100 * means[order[0]])
+    text += Markup(", followed by {} with {:.1f} %").format(results.display[order[1]], 100 * means[order[1]])
     if BASELINE in means and BASELINE not in order[:2]:
         text += Markup("; {} has {:.1f} %").format(results.display[BASELINE], 100 * means[BASELINE])
     return text + Markup(". This can change.")
 
 
 def _better(gain: Gain | None) -> bool:
-    return gain is not None and gain.clear and gain.gain > 0
+    return gain is not None and gain.significant and gain.gain > 0
 
 
 def _worse(gain: Gain | None) -> bool:
-    return gain is not None and gain.clear and gain.gain < 0
+    return gain is not None and gain.significant and gain.gain < 0
 
 
-def _gain(results: Results, gain: Gain) -> Markup:
+def _describe(results: Results, gain: Gain) -> Markup:
+    """`32.0 points above From-Scratch (95 % interval +31.0 to +33.0, over 3 seeds)`."""
     text = Markup("{:.1f} points {} {}").format(
         abs(100 * gain.gain), "above" if gain.gain >= 0 else "below", results.display[BASELINE]
     )
@@ -232,7 +230,7 @@ def _gain(results: Results, gain: Gain) -> Markup:
 
 
 def _versus(gain: float) -> str:
-    return "level with" if abs(gain) < 0.0005 else f"{abs(100 * gain):.1f} points {'above' if gain > 0 else 'below'}"
+    return "equal to" if abs(gain) < 0.0005 else f"{abs(100 * gain):.1f} points {'above' if gain > 0 else 'below'}"
 
 
 def points(gain: float) -> str:
@@ -241,7 +239,7 @@ def points(gain: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
-def span(numbers: list[int]) -> str:
+def number_range(numbers: list[int]) -> str:
     """The lowest and the highest of the numbers: `144 to 800`, or one number where they are equal."""
     if not numbers:
         return "0"
@@ -250,10 +248,11 @@ def span(numbers: list[int]) -> str:
 
 
 def count(number: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def listing(parts: Sequence[Any]) -> Markup:
+def comma_list(parts: Sequence[Any]) -> Markup:
     """`a, b and c`, each part escaped unless it is Markup."""
     escaped = [Markup("{}").format(part) for part in parts]
     return escaped[0] if len(escaped) == 1 else Markup(", ").join(escaped[:-1]) + Markup(" and ") + escaped[-1]
