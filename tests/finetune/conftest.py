@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from finetune_place import COUNTS, make_cell, make_encoder, make_pack, make_store
+from finetune_place import COUNTS, make_cell, make_encoder, make_job, make_store
 
 
 @pytest.fixture(autouse=True)
@@ -25,4 +25,4 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     for seed, method in enumerate(("a", "b")):
         make_encoder(method, seed)
     make_encoder("scratch", 9, seeded=True)
-    return SimpleNamespace(path=tmp_path, cell=make_cell, pack=make_pack)
+    return SimpleNamespace(path=tmp_path, cell=make_cell, job=make_job)

@@ -1,14 +1,27 @@
 """A small store, encoders and cells on the disk, all real, written by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import save_file
 
+from vtabflow.contracts.results import EncoderCard, EncoderInput
+from vtabflow.contracts.specs import (
+    CellSpec,
+    EncoderRef,
+    FinetuneSettings,
+    ImageSpec,
+    JobSpec,
+    StandinSettings,
+    StoreRef,
+    StoreSpec,
+)
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.networks.registry import NETWORKS, build
 from vtabflow.prepare import store
-from vtabflow.runtime.files import read_json, write_json
+from vtabflow.runtime.files import read_json, sha256, write_json
 
 NETWORK = "resnet-small"
 COUNTS = {"train": 96, "val": 40, "test": 56}
@@ -38,69 +51,111 @@ def make_store(
         arrays[split] = images.clip(0, 255).astype(np.uint8)
         labels["colour-standin"][split], labels["side-standin"][split] = colour, side
         ids[split] = [f"{split}-{i}" for i in range(count)]
-    spec = {
-        "dataset": "toy",
-        "folder": folder,
-        "manifest": folder.replace("stores", "manifests") + ".json",
-        "source": "procedural",
-        "settings": {},
-        "image": {"size": size, "resize": "legacy"},
-        "rows": rows,
-    }
+    spec = StoreSpec(
+        key="k",
+        dataset="toy",
+        folder=folder,
+        receipt=f"{folder}.receipt.json",
+        manifest=folder.replace("stores", "manifests") + ".json",
+        source="procedural",
+        settings=StandinSettings("toy", 0, counts),
+        image=ImageSpec(size, "legacy"),
+        rows=rows,
+        tasks=tuple(TASKS),
+        classes=TASKS,
+        identity={},
+        code="",
+    )
     store.write(spec, arrays, labels, ids, TASKS)
 
 
 def make_encoder(method: str, seed: int, seeded: bool = False, status: str = "ok", network: str = NETWORK) -> None:
     folder = Path(f"results/encoders/{method}/k")
     folder.mkdir(parents=True)
-    save_file(build(NETWORK, seed).state_dict(), folder / "encoder.safetensors")
-    seen = {"size": 16, "low": -1.0, "high": 1.0, "mean": None, "std": None}
-    row = {"method": method, "network": network, "features": NETWORKS[network]["features"], "input": seen}
-    write_json(folder / "card.json", {**row, "seeded": seeded, "status": status, "reason": None})
+    weights = folder / "encoder.safetensors"
+    save_file(build(NETWORK, seed).state_dict(), weights)
+    write_card(method, seeded=seeded, status=status, network=network, features=NETWORKS[network]["features"])
+
+
+def write_card(method: str, **changes: Any) -> None:
+    """card.json of an encoder whose weights are written."""
+    folder = Path(f"results/encoders/{method}/k")
+    card = EncoderCard(
+        method=method,
+        display=method,
+        family="self-supervised",
+        network=NETWORK,
+        features=64,
+        sha256={"encoder.safetensors": sha256(folder / "encoder.safetensors")},
+        parameters=0,
+        input=EncoderInput(16, -1.0, 1.0, None, None, standardise=False),
+        seeded=False,
+        precision="float32",
+        status="ok",
+        reason=None,
+        losses={},
+        curve=(),
+        seconds=0.0,
+        images_per_second=None,
+        resumed=0,
+        upstream=None,
+        probe=None,
+        peak_memory_bytes=0,
+        versions={},
+        machine={},
+        spec={},
+    )
+    write_json(folder / "card.json", to_json(replace(card, **changes)))
 
 
 def make_cell(
     method: str = "a", task: str = "colour-standin", budget: str = "full", seed: int = 0, **settings: Any
-) -> dict[str, Any]:
-    defaults = {
-        "evaluation": "finetune",
-        "learning_rates": [0.1, 0.01],
-        "steps": [3, 6],
-        "batch": 16,
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "warmup": 0.0,
-        "decay_at": [1 / 3, 2 / 3],
-        "decay_factor": 0.1,
-        "resize": "legacy",
-        "precision": "auto",
-    }
-    key = f"{method}-{task}-{budget}-{seed}-{settings.get('evaluation', 'finetune')}"
-    return {
-        "key": key,
-        "method": method,
-        "task": task,
-        "budget": budget,
-        "seed": seed,
-        "source": "procedural",
-        "classes": TASKS[task],
-        "image_size": 16,
-        "folder": f"results/scores/{method}/{task}/{budget}/{key}",
-        "scratch": f"scratch/finetune/{key}",
-        "encoder": {"key": "k", "folder": f"results/encoders/{method}/k"},
-        "store": {"dataset": "toy", "key": "k", "folder": "data/stores/toy/k"},
-        "settings": {**defaults, **settings},
-        "identity": {},
-        "code": "finetune 1",
-    }
+) -> CellSpec:
+    own = FinetuneSettings(
+        evaluation="finetune",
+        learning_rates=(0.1, 0.01),
+        steps=(3, 6),
+        batch=16,
+        momentum=0.9,
+        weight_decay=0.0,
+        warmup=0.0,
+        decay_at=(1 / 3, 2 / 3),
+        decay_factor=0.1,
+        precision="auto",
+        resize="legacy",
+    )
+    own = replace(own, **{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+    key = f"{method}-{task}-{budget}-{seed}-{own.evaluation}"
+    return CellSpec(
+        key=key,
+        method=method,
+        task=task,
+        budget=budget,
+        seed=seed,
+        source="procedural",
+        classes=TASKS[task],
+        image_size=16,
+        folder=f"results/scores/{method}/{task}/{budget}/{key}",
+        scratch=f"scratch/finetune/{key}",
+        encoder=EncoderRef("k", f"results/encoders/{method}/k", "results/encoders/k.json"),
+        store=StoreRef("toy", "k", "data/stores/toy/k", "data/stores/k.json"),
+        settings=own,
+        identity={},
+        code="finetune 1",
+    )
 
 
-def make_pack(*cells: dict[str, Any]) -> dict[str, Any]:
-    return {"step": "finetune", "pack": "p", "receipt": "results/packs/p.json", "cells": list(cells)}
+def with_store(cell: CellSpec, store_folder: str, **changes: Any) -> CellSpec:
+    """The cell on another store."""
+    return replace(cell, store=replace(cell.store, folder=store_folder), **changes)
 
 
-def result(cell: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def make_job(*cells: CellSpec) -> JobSpec:
+    return JobSpec(key="p", receipt="results/jobs/p.json", cells=cells)
+
+
+def result(cell: CellSpec) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """score.json and the arrays of predictions.npz."""
-    score = read_json(f"{cell['folder']}/score.json")
-    with np.load(f"{cell['folder']}/predictions.npz", allow_pickle=False) as arrays:
+    score = read_json(f"{cell.folder}/score.json")
+    with np.load(f"{cell.folder}/predictions.npz", allow_pickle=False) as arrays:
         return score, dict(arrays)

@@ -1,23 +1,24 @@
 """What goes wrong: rates that diverge, encoders that failed or do not fit, stores that do not serve."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from finetune_place import COUNTS, make_encoder, make_store, result
+from finetune_place import COUNTS, make_encoder, make_store, result, with_store
 from safetensors.torch import save_file
 
 from vtabflow.errors import RunError, UserError
+from vtabflow.finetune import cell as cell_module
 from vtabflow.finetune import loop, step
-from vtabflow.finetune.resources import CellResources
 from vtabflow.networks.registry import build
 from vtabflow.runtime.files import read_json
 
 
 def test_a_diverging_trial_fails_and_the_others_go_on(place):
     cell = place.cell(learning_rates=[1e9, 0.01], steps=[12])
-    step.run(place.pack(cell))
+    step.run(place.job(cell))
     score, _ = result(cell)
     assert [trial["status"] for trial in score["trials"]] == ["failed", "ok"]
     assert score["trials"][0]["val_accuracy"] is None and "not finite at step" in score["trials"][0]["reason"]
@@ -26,11 +27,11 @@ def test_a_diverging_trial_fails_and_the_others_go_on(place):
 
 def test_a_cell_of_failed_trials_is_recorded_and_the_others_go_on(place, capsys):
     bad, good = place.cell(learning_rates=[1e9], steps=[12]), place.cell("b", steps=[2])
-    stale = Path(bad["folder"]) / "predictions.npz"
+    stale = Path(bad.folder) / "predictions.npz"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"of a run that was killed")
-    step.run(place.pack(bad, good))
-    score = read_json(f"{bad['folder']}/score.json")
+    step.run(place.job(bad, good))
+    score = read_json(f"{bad.folder}/score.json")
     assert score["status"] == "failed" and "not finite" in score["reason"]
     assert score["accuracy"] is None and score["selected"] is None and score["n_test"] == 56
     assert not stale.exists()
@@ -41,9 +42,9 @@ def test_a_cell_of_failed_trials_is_recorded_and_the_others_go_on(place, capsys)
 
 @pytest.mark.parametrize("diverging", [1, 2])
 def test_a_last_training_that_diverges_gives_way_to_the_next_best(place, monkeypatch, diverging):
-    """And the cell fails where all do. The test examples are opened when the setting is settled, not before."""
+    """And the cell fails where all do. The test examples are opened when the setting is selected, not before."""
     fits, opened = [], []
-    real, test = loop.Learner.fit, CellResources.test
+    real, read_labels = loop.Learner.fit, cell_module.read_labels
 
     def fit(self, examples, *args):
         fits.append(len(examples))
@@ -52,10 +53,15 @@ def test_a_last_training_that_diverges_gives_way_to_the_next_best(place, monkeyp
         return loop.Fit(None, "the loss is not finite at step 1 of 2", 1.0, 1.0, 0.5) if last else found
 
     monkeypatch.setattr(loop.Learner, "fit", fit)
-    monkeypatch.setattr(CellResources, "test", lambda self, *args: opened.append(len(fits)) or test(self, *args))
+
+    def watched(store, task, rows, classes):
+        opened.extend([len(fits)] if "test" in rows else [])
+        return read_labels(store, task, rows, classes)
+
+    monkeypatch.setattr(cell_module, "read_labels", watched)
     cell = place.cell(steps=[2])
-    step.run(place.pack(cell))
-    score = read_json(f"{cell['folder']}/score.json")
+    step.run(place.job(cell))
+    score = read_json(f"{cell.folder}/score.json")
     assert fits == [96, 96, 136, 136], "trials on train, trainings on train and val"
     order = [trial["learning_rate"] for trial in sorted(score["trials"], key=lambda t: -t["val_accuracy"])]
     assert [trial["learning_rate"] for trial in score["passed_over"]] == order[:diverging]
@@ -71,8 +77,8 @@ def test_an_encoder_that_failed_fails_its_cells_without_training(place, monkeypa
     Path("results/encoders/broken/k/encoder.safetensors").unlink()
     monkeypatch.setattr(loop.Learner, "fit", None)
     cell = place.cell("broken")
-    step.run(place.pack(cell))
-    score = read_json(f"{cell['folder']}/score.json")
+    step.run(place.job(cell))
+    score = read_json(f"{cell.folder}/score.json")
     assert score["status"] == "failed" and score["reason"].startswith("encoder failed: ") and score["trials"] == []
 
 
@@ -86,7 +92,7 @@ def test_weights_of_another_architecture_are_named(place):
     save_file(weights, path)
     cells = [place.cell("a", steps=[2]), place.cell("odd", steps=[2]), place.cell("b", steps=[2])]
     with pytest.raises(UserError) as caught:
-        step.run(place.pack(*cells))
+        step.run(place.job(*cells))
     for word in (
         "cell odd/colour-standin/full/0",
         str(path),
@@ -97,16 +103,16 @@ def test_weights_of_another_architecture_are_named(place):
     ):
         assert word in str(caught.value)
     assert [step.is_complete(cell) for cell in cells] == [True, False, True], "the others go on"
-    assert not Path("results/packs/p.json").exists()
+    assert not Path("results/jobs/p.json").exists()
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="not a whole safetensors file"):
-        step.run(place.pack(cells[1]))
+        step.run(place.job(cells[1]))
     path.unlink()
     with pytest.raises(UserError, match="is not there"):
-        step.run(place.pack(cells[1]))
+        step.run(place.job(cells[1]))
     Path("results/encoders/odd/k/card.json").unlink()
     with pytest.raises(UserError, match="there is no encoder at results/encoders/odd/k"):
-        step.run(place.pack(cells[1]))
+        step.run(place.job(cells[1]))
 
 
 def test_labels_that_are_refused_stop_their_cells_only(place, capsys):
@@ -116,42 +122,42 @@ def test_labels_that_are_refused_stop_their_cells_only(place, capsys):
     np.save(path, (labels + 1) % 3)
     cells = [place.cell(m, task, steps=[2]) for m in "ab" for task in ("colour-standin", "side-standin")]
     with pytest.raises(UserError) as caught:
-        step.run(place.pack(*cells))
+        step.run(place.job(*cells))
     said = str(caught.value)
     assert said.startswith("cell a/colour-standin/full/0: store data/stores/toy/k: labels/colour-standin.train.npy")
     assert said.endswith("(2 of 4 cells failed, the others are finished)")
     assert [step.is_complete(cell) for cell in cells] == [False, True, False, True]
-    assert not Path("results/packs/p.json").exists()
+    assert not Path("results/jobs/p.json").exists()
     assert "b/colour-standin/full/0: not made: store" in capsys.readouterr().out
     np.save(path, labels)
-    step.run(place.pack(*cells))
-    assert all(map(step.is_complete, cells)) and read_json("results/packs/p.json")["made"] is True
+    step.run(place.job(*cells))
+    assert all(map(step.is_complete, cells)) and read_json("results/jobs/p.json")["made"] is True
 
 
 def test_a_cell_that_does_not_fit_the_gpu_stops_itself_only(place, monkeypatch):
     real = loop.Learner.fit
 
     def fit(self, examples, *args):
-        if self.settings["batch"] == 17:
+        if self.settings.batch == 17:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, examples, *args)
 
     monkeypatch.setattr(loop.Learner, "fit", fit)
     large, small = place.cell(batch=17, steps=[2]), place.cell("b", steps=[2])
     with pytest.raises(RunError, match=r"^cell a/colour-standin/full/0: the GPU .* 17 at 16 px; .* \(1 of 2 cells"):
-        step.run(place.pack(large, small))
+        step.run(place.job(large, small))
     assert not step.is_complete(large) and result(small)[0]["status"] == "ok"
 
 
 def test_stores_that_do_not_serve_are_refused(place):
     cell = place.cell()
     with pytest.raises(UserError, match="classes 0 to 1"):
-        step.run(place.pack({**cell, "classes": 2}))
+        step.run(place.job(replace(cell, classes=2)))
     make_store("data/stores/few/k", COUNTS, channels=3, rows="1k")
-    few = {**cell, "store": {**cell["store"], "folder": "data/stores/few/k"}}
+    few = with_store(cell, "data/stores/few/k")
     with pytest.raises(UserError, match="only the rows of the 1k budget"):
-        step.run(place.pack(few))
+        step.run(place.job(few))
     images = np.load("data/stores/toy/k/train.npy")
     np.save("data/stores/toy/k/train.npy", 255 - images)
     with pytest.raises(UserError, match=r"cell a/colour-standin/full/0: store data/stores/toy/k: train\.npy"):
-        step.run(place.pack(cell))
+        step.run(place.job(cell))

@@ -1,20 +1,29 @@
-"""The loop against independent arithmetic: optimiser, schedule, order, input, start loss."""
+"""The loop against independent arithmetic: optimiser, schedule, order, input, loss at the start."""
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from vtabflow.contracts.results import EncoderInput
+from vtabflow.contracts.specs import FinetuneSettings
 from vtabflow.errors import UserError
-from vtabflow.finetune import data
-from vtabflow.finetune import resources as workshop
-from vtabflow.finetune.data import Examples, Pictures, Vectors, checked_labels, make_preprocess, order_of
-from vtabflow.finetune.encoder import differing
-from vtabflow.finetune.loop import Learner
-from vtabflow.finetune.momentum import Momentum
+from vtabflow.finetune import cell, data
+from vtabflow.finetune.data import (
+    FeatureSource,
+    ImageSource,
+    LabelledDataset,
+    checked_labels,
+    make_preprocess,
+    shuffled_order,
+)
+from vtabflow.finetune.encoder import state_differences
+from vtabflow.finetune.loop import Learner, MomentumSGD
+from vtabflow.finetune.sweep import planned_images
 from vtabflow.methods.augment import standardise, to_float
 from vtabflow.networks.registry import build
 from vtabflow.runtime.schedule import Schedule
@@ -22,12 +31,28 @@ from vtabflow.runtime.schedule import Schedule
 CPU = torch.device("cpu")
 
 
-def settings(**more):
-    return {"batch": 7, "momentum": 0.9, "weight_decay": 0.0, "precision": "float32", **more}
+UNIT = EncoderInput(16, 0.0, 1.0, None, None, standardise=False)
+
+
+def settings(**changes):
+    own = FinetuneSettings(
+        evaluation="finetune",
+        learning_rates=(0.1,),
+        steps=(5,),
+        batch=7,
+        momentum=0.9,
+        weight_decay=0.0,
+        warmup=0.0,
+        decay_at=(),
+        decay_factor=0.1,
+        precision="float32",
+        resize="legacy",
+    )
+    return replace(own, **changes)
 
 
 def test_schedule_of_the_published_runs():
-    """protocol.md 3.1: step 300 still has the old rate, 301 the new; with warm-up, step 0 has rate 0."""
+    """As task_adaptation's: step 300 still has the old rate, 301 the new; with warm-up, step 0 has rate 0."""
     plain = Schedule(0.01, 1000, decay_at=(0.3, 0.6, 0.9))
     assert [plain.rate(step) for step in (0, 300)] == [0.01, 0.01]
     assert plain.rate(301) == pytest.approx(0.001, rel=1e-12)
@@ -65,13 +90,14 @@ def reference_sgd(vectors, labels, classes, order, batch, schedule, momentum, de
 def test_loop_equals_a_float64_reference(decay):
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(25, 6)), rng.integers(0, 4, 25)
-    own = settings(weight_decay=decay, warmup=0.1, decay_at=[0.3, 0.6], decay_factor=0.1)
+    own = settings(weight_decay=decay, warmup=0.1, decay_at=(0.3, 0.6))
     learner = Learner(nn.Identity(), nn.Identity(), {}, 6, 4, own, CPU)
-    examples = Examples(Vectors(torch.tensor(vectors, dtype=torch.float32)), torch.from_numpy(labels), lambda x: x)
+    source = FeatureSource(torch.tensor(vectors, dtype=torch.float32))
+    examples = LabelledDataset(source, torch.from_numpy(labels), lambda x: x)
     schedule = learner.schedule(0.5, 40)
     assert (schedule.warmup, schedule.decay_at, schedule.decay_factor) == (0.1, (0.3, 0.6), 0.1)
     fit = learner.fit(examples, schedule, 5)
-    order = order_of(25, 7, 40, 5).numpy()
+    order = shuffled_order(25, 7, 40, 5).numpy()
     weight, bias, losses = reference_sgd(vectors, labels, 4, order, 7, schedule, 0.9, decay)
     np.testing.assert_allclose(learner.head.weight.detach().numpy(), weight, rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(learner.head.bias.detach().numpy(), bias, rtol=2e-5, atol=2e-6)
@@ -88,7 +114,7 @@ def test_momentum_equals_torch_sgd(decay):
     kernels, rest = ([p for p in other.parameters() if (p.ndim > 1) is kernel] for kernel in (True, False))
     groups = [{"params": kernels, "weight_decay": decay}, {"params": rest}]
     theirs = torch.optim.SGD(groups, lr=0.0, momentum=0.9)
-    mine = Momentum([one], 0.9, decay)
+    mine = MomentumSGD([one], 0.9, decay)
     for rate in (0.0, 0.1, 0.2, 0.05):
         x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
         one(x).square().mean().backward()
@@ -105,16 +131,16 @@ def test_momentum_equals_torch_sgd(decay):
 
 @pytest.mark.parametrize("classes", [2, 6, 102])
 def test_first_loss_is_the_logarithm_of_the_classes(classes):
-    trunk = build("resnet-small", 0)
-    learner = Learner(trunk, trunk, dict(trunk.state_dict()), 64, classes, settings(), CPU)
-    learner.begin()
+    network = build("resnet-small", 0)
+    learner = Learner(network, network, dict(network.state_dict()), 64, classes, settings(), CPU)
+    learner.reset()
     loss = learner.step(torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 1, 0]), 0.1)
     assert float(loss) == pytest.approx(math.log(classes), rel=2e-7)
 
 
 @pytest.mark.parametrize(("examples", "batch", "steps"), [(10, 3, 20), (5, 12, 4), (8, 8, 3), (1, 4, 2)])
 def test_order_is_whole_passes_cut_into_batches(examples, batch, steps):
-    order = order_of(examples, batch, steps, 3)
+    order = shuffled_order(examples, batch, steps, 3)
     assert order.shape == (steps * batch,) and order.dtype == torch.int64
     passes = order.split(examples)
     for one in passes[:-1]:
@@ -122,54 +148,55 @@ def test_order_is_whole_passes_cut_into_batches(examples, batch, steps):
     assert len(set(passes[-1].tolist())) == len(passes[-1])
     if examples > 4:
         assert len({tuple(one.tolist()) for one in passes[:-1]}) == len(passes) - 1, "passes are reshuffled"
-        assert not torch.equal(order, order_of(examples, batch, steps, 4))
-    assert torch.equal(order, order_of(examples, batch, steps, 3))
+        assert not torch.equal(order, shuffled_order(examples, batch, steps, 4))
+    assert torch.equal(order, shuffled_order(examples, batch, steps, 3))
     # A longer schedule of one seed begins as the shorter one.
-    assert torch.equal(order, order_of(examples, batch, 2 * steps, 3)[: steps * batch])
+    assert torch.equal(order, shuffled_order(examples, batch, 2 * steps, 3)[: steps * batch])
 
 
 def test_every_training_starts_from_the_encoder(monkeypatch):
     """Trunk (moving averages too), head, momentum and order begin anew: a second fit of one seed repeats the first."""
-    trunk = build("resnet-small", 1)
-    start = {key: tensor.clone() for key, tensor in trunk.state_dict().items()}
-    learner = Learner(trunk, trunk, start, 64, 3, settings(), CPU)
+    network = build("resnet-small", 1)
+    weights = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    learner = Learner(network, network, weights, 64, 3, settings(), CPU)
     rng = np.random.default_rng(1)
-    pictures = Pictures([rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)], CPU)
-    seen = {"low": 0.0, "high": 1.0}
-    examples = Examples(pictures, torch.from_numpy(rng.integers(0, 3, 30)), make_preprocess(16, "legacy", seen, CPU))
+    images = ImageSource([rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)], CPU)
+    preprocess = make_preprocess(16, "legacy", UNIT, CPU)
+    examples = LabelledDataset(images, torch.from_numpy(rng.integers(0, 3, 30)), preprocess)
     results = []
     for seed in (7, 8, 7):
         fit = learner.fit(examples, learner.schedule(0.1, 5), seed)
-        results.append((fit.loss, {key: tensor.clone() for key, tensor in trunk.state_dict().items()}))
+        results.append((fit.loss, {key: tensor.clone() for key, tensor in network.state_dict().items()}))
     assert results[0][0] == results[2][0] != results[1][0]
-    assert all(torch.equal(results[0][1][key], results[2][1][key]) for key in start)
-    moved = [key for key in start if not torch.equal(results[0][1][key], start[key])]
-    assert sorted(moved) == sorted(start), "the whole network is trained, moving averages included"
+    assert all(torch.equal(results[0][1][key], results[2][1][key]) for key in weights)
+    moved = [key for key in weights if not torch.equal(results[0][1][key], weights[key])]
+    assert sorted(moved) == sorted(weights), "the whole network is trained, moving averages included"
 
 
 def test_predictions_use_the_moving_averages():
     """Each image alone, in a batch, after training: the same class, that of the network in eval mode."""
-    trunk = build("resnet-small", 1)
-    learner = Learner(trunk, trunk, {k: v.clone() for k, v in trunk.state_dict().items()}, 64, 3, settings(), CPU)
+    network = build("resnet-small", 1)
+    learner = Learner(network, network, {k: v.clone() for k, v in network.state_dict().items()}, 64, 3, settings(), CPU)
     rng = np.random.default_rng(3)
     images = (rng.integers(0, 256, (30, 1, 1, 3)) + np.zeros((30, 16, 16, 3))).astype(np.uint8)
-    view = make_preprocess(16, "legacy", {"low": 0.0, "high": 1.0}, CPU)
-    examples = Examples(Pictures([images], CPU), torch.from_numpy(images[:, 0, 0, 0].astype(np.int64)) // 86, view)
+    preprocess = make_preprocess(16, "legacy", UNIT, CPU)
+    labels = torch.from_numpy(images[:, 0, 0, 0].astype(np.int64)) // 86
+    examples = LabelledDataset(ImageSource([images], CPU), labels, preprocess)
     learner.fit(examples, learner.schedule(0.05, 30), 0)
     predicted = learner.predict(examples)
     with torch.no_grad():
-        logits = learner.head(trunk.eval()(view(torch.from_numpy(images))))
-        batch = learner.head(trunk.train()(view(torch.from_numpy(images))))
+        logits = learner.head(network.eval()(preprocess(torch.from_numpy(images))))
+        batch = learner.head(network.train()(preprocess(torch.from_numpy(images))))
     assert torch.equal(predicted, logits.argmax(1).int()) and len(predicted.unique()) > 1
     assert not torch.equal(predicted, batch.argmax(1).int()), "else this test says nothing"
 
 
 def test_a_rate_that_is_too_high_is_found():
-    trunk = build("resnet-small", 1)
-    learner = Learner(trunk, trunk, {k: v.clone() for k, v in trunk.state_dict().items()}, 64, 3, settings(), CPU)
-    pictures = Pictures([np.random.default_rng(1).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)], CPU)
-    view = make_preprocess(16, "legacy", {"low": 0.0, "high": 1.0}, CPU)
-    examples = Examples(pictures, torch.arange(30) % 3, view)
+    network = build("resnet-small", 1)
+    learner = Learner(network, network, {k: v.clone() for k, v in network.state_dict().items()}, 64, 3, settings(), CPU)
+    images = ImageSource([np.random.default_rng(1).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)], CPU)
+    preprocess = make_preprocess(16, "legacy", UNIT, CPU)
+    examples = LabelledDataset(images, torch.arange(30) % 3, preprocess)
     fit = learner.fit(examples, learner.schedule(1e9, 12), 0)
     assert fit.loss is None and "not finite at step" in str(fit.reason)
 
@@ -178,32 +205,30 @@ def test_a_rate_that_is_too_high_is_found():
 def test_what_the_network_sees(channels):
     rng = np.random.default_rng(0)
     raw = rng.integers(0, 256, (2, 16, 16, channels), dtype=np.uint8)
-    wanted = {"low": -1.0, "high": 1.0, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 2.0]}
-    seen = make_preprocess(16, "legacy", wanted, CPU)(torch.from_numpy(raw.copy()))
+    expected_input = EncoderInput(16, -1.0, 1.0, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), standardise=False)
+    seen = make_preprocess(16, "legacy", expected_input, CPU)(torch.from_numpy(raw.copy()))
     expected = (np.broadcast_to(raw, (2, 16, 16, 3)) / 255.0 * 2.0 - 1.0 - [0.1, 0.2, 0.3]) / [0.5, 0.25, 2.0]
     np.testing.assert_allclose(seen.numpy(), expected.transpose(0, 3, 1, 2), atol=3e-6)
     assert seen.is_contiguous(memory_format=torch.channels_last) and seen.dtype == torch.float32
-    unit = make_preprocess(16, "legacy", {"low": 0.0, "high": 1.0, "mean": None, "std": None}, CPU)(
-        torch.from_numpy(raw)
-    )
+    unit = make_preprocess(16, "legacy", UNIT, CPU)(torch.from_numpy(raw))
     assert np.array_equal(
         unit.numpy(), np.broadcast_to(raw.astype(np.float32) / np.float32(255), (2, 16, 16, 3)).transpose(0, 3, 1, 2)
     )
 
 
-def test_the_view_standardises_each_image_as_its_pretraining_did():
+def test_preprocessing_standardises_each_image_as_its_pretraining_did():
     """The same numbers as the augmentation's, grey images included."""
     raw = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8))
-    wanted = {"low": -1.0, "high": 1.0, "mean": None, "std": None, "standardise": True}
+    expected = EncoderInput(16, -1.0, 1.0, None, None, standardise=True)
     for images in (raw, raw[..., :1], torch.full_like(raw, 7)):
-        seen = make_preprocess(16, "legacy", wanted, CPU)(images)
+        seen = make_preprocess(16, "legacy", expected, CPU)(images)
         torch.testing.assert_close(seen, standardise(to_float(images)), atol=1e-5, rtol=1e-5)
 
 
-def test_the_view_resizes_on_the_byte_scale():
-    """2 px to 4 px, legacy: no half-pixel shift, so source coordinates are 0, 0.5, 1, 1.5 and the last is held."""
-    raw = torch.tensor([[0, 100], [100, 200]], dtype=torch.uint8).view(1, 2, 2, 1)
-    seen = make_preprocess(4, "legacy", {"low": 0.0, "high": 1.0}, CPU)(raw)
+def test_preprocessing_resizes_on_the_byte_scale():
+    """2 px to 4 px, legacy: no half-pixel shift, so source coordinates are 0, 0.5, 1, 1.5 and the last is repeated."""
+    raw = torch.tensor([[0, 100], [100, 200]], dtype=torch.uint8).reshape(1, 2, 2, 1)
+    seen = make_preprocess(4, "legacy", UNIT, CPU)(raw)
     assert seen.shape == (1, 3, 4, 4)
     row = torch.tensor([0.0, 50.0, 100.0, 100.0])
     assert torch.allclose(seen[0, 1] * 255, row[None, :] + row[:, None], atol=1e-4)
@@ -213,16 +238,18 @@ def test_images_that_do_not_fit_are_streamed_alike(monkeypatch):
     rng = np.random.default_rng(0)
     parts = [rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8) for count in (9, 6)]
     labels = torch.arange(15)
-    order = order_of(15, 4, 9, 2)
-    resident = Examples(Pictures(parts, CPU), labels, lambda raw: raw)
+    order = shuffled_order(15, 4, 9, 2)
+    resident = LabelledDataset(ImageSource(parts, CPU), labels, lambda raw: raw)
     monkeypatch.setattr(data, "RESIDENT_ON_CPU", 0)
-    streamed = Examples(Pictures(parts, CPU), labels, lambda raw: raw)
-    assert streamed.images.resident is None and resident.images.resident is not None
+    streamed = LabelledDataset(ImageSource(parts, CPU), labels, lambda raw: raw)
+    assert streamed.source.resident is None and resident.source.resident is not None
     joined = np.concatenate(parts)
     for one, other, rows in zip(resident.batches(order, 4), streamed.batches(order, 4), order.split(4), strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
         assert np.array_equal(one[0].numpy(), joined[rows.numpy()])
-    val = Examples(streamed.images, labels[9:], lambda raw: raw, first=9)
+    val = streamed[9:]
+    assert len(val) == 6 and val.labels.tolist() == list(range(9, 15)) and len(streamed[:9]) == 9
+    assert val[2:].first == 11
     whole = torch.cat([raw for raw, _ in val.batches(torch.arange(6), 4)])
     assert np.array_equal(whole.numpy(), parts[1])
 
@@ -235,59 +262,110 @@ def test_labels_outside_the_classes_are_refused():
 
 
 def test_differences_of_weights_are_named():
-    wanted = {"a": torch.zeros(2, 3), "b": torch.zeros(1), "c": torch.zeros(4)}
+    expected = {"a": torch.zeros(2, 3), "b": torch.zeros(1), "c": torch.zeros(4)}
     weights = {"a": torch.zeros(2, 3), "c": torch.zeros(5), "d": torch.zeros(1)}
-    assert differing(weights, wanted) == ["b is missing", "c is [5], not [4]", "d is not part of it"]
-    assert differing(wanted, wanted) == []
+    assert state_differences(weights, expected) == ["b is missing", "c is [5], not [4]", "d is not part of it"]
+    assert state_differences(expected, expected) == []
 
 
-def test_gradients_that_a_broken_off_cell_left_do_not_reach_the_next():
-    """Out of memory in a backward pass: the shared trunk keeps some gradients."""
-    trunk = build("resnet-small", 1)
-    start = {key: tensor.clone() for key, tensor in trunk.state_dict().items()}
+def test_gradients_of_an_interrupted_step_do_not_reach_the_next_training():
+    """Out of memory in a backward pass: the shared network keeps some gradients."""
+    network = build("resnet-small", 1)
+    weights = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     x, y = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 1, 0])
     ends = []
     for stale in (False, True):
-        learner = Learner(trunk, trunk, start, 64, 3, settings(), CPU)
-        for parameter in trunk.parameters():
+        learner = Learner(network, network, weights, 64, 3, settings(), CPU)
+        for parameter in network.parameters():
             parameter.grad = torch.ones_like(parameter) if stale else None
-        learner.begin()
+        learner.reset()
         for _ in range(2):
             learner.step(x, y, 0.1)
-        ends.append({key: tensor.clone() for key, tensor in trunk.state_dict().items()})
-    assert all(torch.equal(ends[0][key], ends[1][key]) for key in start)
+        ends.append({key: tensor.clone() for key, tensor in network.state_dict().items()})
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in weights)
 
 
 def test_compilation_depends_on_the_cell_alone(monkeypatch):
-    cell = {"image_size": 224, "settings": {"learning_rates": [0.1, 0.01], "steps": [2500, 10000], "batch": 512}}
-    assert workshop.planned_images(cell) == (2 * 12500 + 10000) * 512
+    images = planned_images(settings(learning_rates=(0.1, 0.01), steps=(2500, 10000), batch=512))
+    assert images == (2 * 12500 + 10000) * 512
     asked, compiled = [], []
-    monkeypatch.setattr(workshop, "worth_compiling", lambda images, size, device: asked.append((images, size)) or True)
-    monkeypatch.setattr(torch, "compile", lambda trunk, dynamic: compiled.append(trunk) or trunk)
-    shop = workshop.CellResources()
+    monkeypatch.setattr(cell, "worth_compiling", lambda images, size, device: asked.append((images, size)) or True)
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic: compiled.append(network) or network)
+    resources = cell.CellResources()
     for _ in range(2):
-        assert shop.forward("resnet-small", cell) is shop.trunk("resnet-small")
+        assert resources.forward("resnet-small", images, 224) is resources.network("resnet-small")
     assert asked == [(35000 * 512, 224)] * 2 and len(compiled) == 1
+
+
+class Dropout(nn.Module):
+    """A network with noise of its own: features (B, 4) of images (B, 3, H, W), half of them dropped in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return nn.functional.dropout(self.layer(x.mean((2, 3))), 0.5, self.training)
+
+
+def fits_with_dropout(device, seeds):
+    """(loss, head) of trainings one after the other; all examples are alike, so that only the noise can differ."""
+    torch.manual_seed(0)
+    network = Dropout().to(device)
+    weights = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    learner = Learner(network, network, weights, 4, 2, settings(), device)
+    images = ImageSource([np.full((7, 8, 8, 3), 200, np.uint8)], device)
+    labels = torch.zeros(7, dtype=torch.int64, device=device)
+    examples = LabelledDataset(images, labels, make_preprocess(8, "legacy", UNIT, device))
+    found = []
+    for seed in seeds:
+        fit = learner.fit(examples, learner.schedule(0.1, 6), seed)
+        found.append((fit.loss, learner.head.weight.detach().clone()))
+        torch.rand(seed + 3), torch.rand(5, device=device)  # the generators' states are not the same for the next
+    return found
+
+
+def check_noise_depends_on_the_seed(found):
+    """Trainings with the seeds 1, 2, 1: the last repeats the first, bit for bit."""
+    first, other, again = found
+    assert first[0] == again[0] and torch.equal(first[1], again[1])
+    assert first[0] != other[0] and not torch.equal(first[1], other[1])
+
+
+def test_dropout_is_drawn_from_the_seed_of_the_training():
+    """Whatever was trained before, in this process or not at all."""
+    found = fits_with_dropout(CPU, (1, 2, 1))
+    check_noise_depends_on_the_seed(found)
+    alone = fits_with_dropout(CPU, (2,))[0]
+    assert alone[0] == found[1][0] and torch.equal(alone[1], found[1][1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: the noise of a captured step")
+def test_dropout_of_a_captured_step_is_drawn_from_the_seed():
+    check_noise_depends_on_the_seed(fits_with_dropout(torch.device("cuda"), (1, 2, 1)))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU: training steps are recorded as CUDA graphs there"
+    not torch.cuda.is_available(), reason="needs a GPU: training steps are captured as CUDA graphs there"
 )
-def test_recorded_steps_train_as_launched_ones_do(monkeypatch):
+def test_captured_steps_train_as_launched_ones_do(monkeypatch):
     device = torch.device("cuda")
     images = torch.randint(0, 256, (200, 32, 32, 3), dtype=torch.uint8).numpy()
     labels = torch.randint(0, 5, (200,), device=device)
-    view = make_preprocess(32, "legacy", {"low": -1.0, "high": 1.0}, device)
-    examples = Examples(Pictures([images], device), labels, view)
+    preprocess = make_preprocess(32, "legacy", replace(UNIT, low=-1.0), device)
+    examples = LabelledDataset(ImageSource([images], device), labels, preprocess)
     losses = {}
     for graphs in ("0", "1"):
         monkeypatch.setenv("VTABFLOW_GRAPHS", graphs)
-        trunk = build("resnet-small", 0).to(device).to(memory_format=torch.channels_last)
-        start = {key: tensor.clone() for key, tensor in trunk.state_dict().items()}
-        learner = Learner(trunk, trunk, start, trunk.features, 5, settings(precision="float32", batch=64), device)
+        network = build("resnet-small", 0).to(device).to(memory_format=torch.channels_last)
+        weights = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+        learner = Learner(
+            network, network, weights, network.features, 5, settings(precision="float32", batch=64), device
+        )
         fits = [learner.fit(examples, learner.schedule(0.05, 30), seed=3) for _ in range(2)]
         assert fits[0].loss == pytest.approx(fits[1].loss, rel=1e-3), "the second training starts where the first did"
-        assert (learner.recorded is not None) == (graphs == "1")
+        assert (learner.captured is not None) == (graphs == "1")
         losses[graphs] = fits[0].loss
     assert losses["1"] == pytest.approx(losses["0"], rel=1e-3)

@@ -10,13 +10,13 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def test_auto_is_bfloat16_only_on_a_gpu_that_has_it(monkeypatch):
-    assert compute.resolved("auto", CPU) == "float32"
+    assert compute.resolve_precision("auto", CPU) == "float32"
     for has, want in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has: has)
-        assert compute.resolved("auto", GPU) == want
-    assert [compute.resolved(name, CPU) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+        assert compute.resolve_precision("auto", GPU) == want
+    assert [compute.resolve_precision(name, CPU) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
     with pytest.raises(UserError, match="'half'"):
-        compute.resolved("half", CPU)
+        compute.resolve_precision("half", CPU)
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -38,9 +38,9 @@ def test_compilation_is_for_long_trainings_of_large_images_on_a_gpu(monkeypatch)
 def test_only_training_on_a_gpu_asks_for_repeatable_algorithms(monkeypatch):
     """The settings are torch's, and process-wide: a CPU's are left alone, a GPU's are as before when the block ends."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    with compute.repeatable(CPU):
+    with compute.deterministic_algorithms(CPU):
         assert not torch.are_deterministic_algorithms_enabled()
-    with pytest.raises(ZeroDivisionError), compute.repeatable(GPU):
+    with pytest.raises(ZeroDivisionError), compute.deterministic_algorithms(GPU):
         assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
         assert not torch.utils.deterministic.fill_uninitialized_memory
         raise ZeroDivisionError

@@ -1,37 +1,54 @@
-"""An encoder as a cell takes it up: its card, and the weights that every training starts from."""
+"""The encoder of a cell: its card, the weights that every training starts from, and its features."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vtabflow.contracts.results import EncoderCard
+from vtabflow.contracts.typed_json import from_json
 from vtabflow.errors import UserError
+from vtabflow.finetune.data import FeatureSource, LabelledDataset
 from vtabflow.networks.registry import build
 from vtabflow.runtime.files import read_json, seed_of, sha256
 
 
-def read_card(folder: str) -> dict[str, Any]:
-    """The card.json of an encoder. UserError if the encoder is not there or its card is not JSON."""
+def read_card(folder: str) -> EncoderCard:
+    """The card.json of an encoder.
+
+    Raises:
+        UserError: there is no encoder, or its card is not JSON or not a card.
+    """
     path = Path(folder) / "card.json"
     try:
-        return dict(read_json(path))
+        data = read_json(path)
     except FileNotFoundError as error:
         raise UserError(f"there is no encoder at {folder}: run `vtabflow pretrain` with its spec, or `make`") from error
     except ValueError as error:
         raise UserError(f"{path} is not readable ({error}): remove {folder} and pretrain again") from error
+    return from_json(EncoderCard, data, str(path))
 
 
-def start_of(card: dict[str, Any], folder: str, trunk: nn.Module, seed: int) -> dict[str, Tensor]:
-    """The state_dict that training starts from: the encoder's weights or, if its card is seeded, a draw by the cell's
-    seed.
+def initial_weights(card: EncoderCard, folder: str, network: nn.Module, seed: int) -> dict[str, Tensor]:
+    """The state_dict that training starts from: the encoder's or, if its card is `seeded`, drawn by the cell's seed.
 
-    Raises UserError if the weights are not those that the card was written with, or do not fit the trunk: it names the
-    file, the network and the first keys that differ.
+    Args:
+        card: the encoder's card.
+        folder: where its encoder.safetensors lies.
+        network: the network that the weights have to fit.
+        seed: the cell's.
+
+    Raises:
+        UserError: the weights are not those that the card was written with, or do not fit the network; the message has
+            the file, the network and the first keys that differ.
     """
-    if card["seeded"]:
-        return dict(build(card["network"], seed_of(seed, "init")).state_dict())
+    if card.seeded:
+        return dict(build(card.network, seed_of(seed, "init")).state_dict())
     path = Path(folder) / "encoder.safetensors"
     try:
         weights = load_file(path)
@@ -39,28 +56,45 @@ def start_of(card: dict[str, Any], folder: str, trunk: nn.Module, seed: int) -> 
         raise UserError(f"{path} is not there: remove {folder} and pretrain again, or pull it") from error
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}): remove {folder}, pretrain again") from error
-    differences = differing(weights, trunk.state_dict())
+    differences = state_differences(weights, network.state_dict())
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
-            f"{path} does not fit the network {card['network']}: {'; '.join(differences[:3])}{more}; "
+            f"{path} does not fit the network {card.network}: {'; '.join(differences[:3])}{more}; "
             "name the network that these weights were made with, or pretrain again"
         )
-    if "sha256" in card and card["sha256"][path.name] != sha256(path):
+    if card.sha256.get(path.name) != sha256(path):
         raise UserError(
             f"{path} is not the file that was pre-trained (its SHA-256 has changed): remove {folder}, pretrain again"
         )
     return dict(weights)
 
 
-def differing(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
-    """What keeps `weights` from being loaded strictly, a phrase a key, in the network's order, then those it does not
-    know.
-    """
-    found = []
-    for key, tensor in wanted.items():
+def state_differences(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+    """Why `weights` cannot be loaded strictly: a phrase for each key, in the network's order, then the unknown keys."""
+    differences = []
+    for key, tensor in expected.items():
         if key not in weights:
-            found.append(f"{key} is missing")
+            differences.append(f"{key} is missing")
         elif weights[key].shape != tensor.shape:
-            found.append(f"{key} is {list(weights[key].shape)}, not {list(tensor.shape)}")
-    return found + [f"{key} is not part of it" for key in sorted(weights.keys() - wanted.keys())]
+            differences.append(f"{key} is {list(weights[key].shape)}, not {list(tensor.shape)}")
+    return differences + [f"{key} is not part of it" for key in sorted(weights.keys() - expected.keys())]
+
+
+@torch.no_grad()
+def extract_features(
+    network: nn.Module, dataset: LabelledDataset, batch: int, precision: Callable[[], AbstractContextManager[Any]]
+) -> LabelledDataset:
+    """The same labels with features (N, F) float32 instead of images, for linear evaluation.
+
+    Features are taken as they are, neither standardised nor normalised, and batch norm uses its moving averages. The
+    loop, sweep and selection are those of fine-tuning: in the code of the VTAB authors linear evaluation can only mean
+    that the module's variables are not trained (google-research/task_adaptation at d7630d3, model.py); their optimiser
+    and sweep for it are not known.
+    """
+    network.eval()
+    features = []
+    for x, _ in dataset.batches(torch.arange(len(dataset)), batch):
+        with precision():
+            features.append(network(x).float())
+    return LabelledDataset(FeatureSource(torch.cat(features)), dataset.labels, lambda raw: raw)

@@ -1,4 +1,4 @@
-"""What both trainings say of the device: precision, compilation, memory, and what a result records of its making."""
+"""The device as pre-training and fine-tuning use it: precision, compilation, memory, and what results record of it."""
 
 import os
 import platform
@@ -13,18 +13,20 @@ import torch
 
 from vtabflow.errors import UserError
 
-# Of a GPU's free memory, for images that stay there; the rest is for activations (ResNet-50, 224 px, batch 512,
-# bfloat16: 21.2 GB at the most on an H200, docs/performance.md).
+# The part of a GPU's free memory for images that stay there; the rest is for activations (ResNet-50, 224 px, batch 512,
+# bfloat16: at most 21.2 GB on an H200, docs/performance.md).
 RESIDENT_SHARE = 0.5
 # One H200, 2026-11-23 (docs/performance.md): compilation takes ResNet-50 at 224 px and batch 512 from 5,281 to 7,182
-# images/s, 50 us an image; the first took 36 s to a minute. A minute is earned back after 1.2 million images of 224 x
-# 224, 36 s after 0.7 million.
+# images/s, 50 us per image; the first compilation took 36 s to a minute. A minute is earned back after 1.2 million
+# images of 224 x 224, 36 s after 0.7 million.
 COMPILE_FROM_PIXELS = 6e10
 
 
-def resolved(precision: str, device: torch.device) -> str:
-    """What a precision setting means here, "float32" or "bfloat16": auto is bfloat16 on a GPU that has it, else
-    float32. UserError for another setting.
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The precision of a setting, "float32" or "bfloat16": auto is bfloat16 on a GPU that has it, else float32.
+
+    Raises:
+        UserError: another setting.
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise UserError(f"precision is {precision!r}; set it to 'auto', 'float32' or 'bfloat16'")
@@ -36,25 +38,30 @@ def resolved(precision: str, device: torch.device) -> str:
 def autocast(precision: str, device: torch.device, cache: bool = True) -> AbstractContextManager[Any]:
     """The context of forward passes. float32 leaves torch's defaults (cuDNN may use TF32).
 
-    cache: keep weights that were cast for the next use in one context; a recorded step must cast them itself each time.
+    Args:
+        precision: "auto", "float32" or "bfloat16".
+        device: where the forward passes run.
+        cache: keep weights that were cast for their next use in one context; a step that is captured as a CUDA graph
+            has to cast them at each replay.
     """
-    enabled = resolved(precision, device) == "bfloat16"
+    enabled = resolve_precision(precision, device) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=cache)
 
 
 @contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
-    """On a GPU, only algorithms that give the same bits each time, where torch has one (it warns where it has none). It
-    matters to compiled steps, which do not repeat theirs otherwise. Nothing changes on a CPU; torch's settings are as
-    they were when the block has ended (CUBLAS_WORKSPACE_CONFIG stays).
+def deterministic_algorithms(device: torch.device) -> Iterator[None]:
+    """On a GPU, let torch choose deterministic algorithms in the block; it warns where it has none.
 
-    One H100, torch 2.11, 2026-11-23, Sup-100% with ResNet-50 at 64 px: 8,229 images/s with it and 7,210 without over 300
-    steps, 3,510 and 3,846 over 40; laps of 30 steps lay between 6,500 and 14,100: its cost is within that noise.
+    Without it compiled steps are not bit-identical from run to run. Nothing changes on a CPU. At the end of the block
+    torch's settings are as they were (CUBLAS_WORKSPACE_CONFIG stays).
+
+    One H100, torch 2.11, 2026-11-23, Sup-100% with ResNet-50 at 64 px: 8,229 images/s with it and 7,210 without over
+    300 steps, 3,510 and 3,846 over 40; 30 steps at a time lay between 6,500 and 14,100: its cost is within that noise.
     """
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with one of two values
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
@@ -68,21 +75,27 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 
 def worth_compiling(images: int, size: int, device: torch.device) -> bool:
-    """Whether training on so many images of size x size (each counted once, whatever the views made of it) earns the
-    compilation back; never on a CPU, nor with VTABFLOW_COMPILE=0.
+    """Whether the time that compiled steps save exceeds that of the compilation.
+
+    Never on a CPU, nor with VTABFLOW_COMPILE=0.
+
+    Args:
+        images: that are trained on, all steps together; an image counts once however many views a method makes of it.
+        size: their side in pixels.
+        device: where training runs.
     """
     if device.type != "cuda" or os.environ.get("VTABFLOW_COMPILE") == "0":
         return False
     return images * size**2 >= COMPILE_FROM_PIXELS
 
 
-def room(device: torch.device) -> int:
-    """Bytes of images that may stay on a GPU."""
+def image_memory(device: torch.device) -> int:
+    """How many bytes of images may stay on a GPU: a part of what is free now."""
     return int(torch.cuda.mem_get_info(device)[0] * RESIDENT_SHARE)
 
 
 def versions() -> dict[str, str]:
-    """Python and the libraries that the numbers depend on, those that are installed."""
+    """Versions of Python and of the installed libraries that the numbers depend on."""
     found = {"python": platform.python_version()}
     for name in ("torch", "numpy", "safetensors", "vtabflow"):
         try:
@@ -93,7 +106,7 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The GPU or the processor that did the work, and how many threads it had; no host name, no path."""
+    """The GPU or the processor, and how many threads torch has; no host name, no path."""
     return {
         "device": device.type,
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -104,7 +117,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that torch allocated on the GPU since its statistics were reset, or that this process held."""
+    """Bytes: the most that torch allocated on the GPU since its statistics were reset, or this process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     # Linux counts in KiB, macOS in bytes.
