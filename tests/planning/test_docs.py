@@ -67,18 +67,26 @@ def test_a_dead_link_is_found(tmp_path):
     assert LINK.findall("[a](b.md#c) [d](https://e.f) [g](#h)") == [("b.md", "c"), ("", "h")]
 
 
+def values(cell: str) -> set[object]:
+    """The numbers and truth values in a cell of a table."""
+    found: set[object] = {word == "true" for word in re.findall(r"\b(true|false)\b", cell)}
+    return found | {float(number) for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.%])", cell)}
+
+
 @pytest.mark.parametrize("method", sorted(catalogue.methods()))
 def test_every_method_has_its_page(method):
-    """Named by its module; the page has the method's id, and it or a page that it links to names every own setting."""
+    """Named by its module; it, or a page that it links to, has the default of every setting of the method's own."""
     info = catalogue.methods()[method]
-    page = DOCS / "methods" / f"{info.module.replace('_', '-')}.md"
+    page = DOCS / "methods" / f"{info.module.rpartition('.')[2].replace('_', '-')}.md"
     assert page.is_file(), f"{page.relative_to(ROOT)} is missing: write the page of {method}"
     text = prose(page)
     assert f"`{method}`" in text, f"{page.name} does not name {method}"
-    linked = [page.parent / path for path, _ in LINK.findall(text) if path.endswith(".md") and "/" not in path]
-    all_text = "".join(prose(path) for path in {page, *linked})
-    unnamed = [name for name in info.settings if f"`{name}`" not in all_text]
-    assert unnamed == [], f"{page.name} does not name these settings of {method}"
+    linked = {page.parent / path for path, _ in LINK.findall(text) if re.fullmatch(r"[a-z-]+\.md", path)}
+    defaults: dict[str, str] = {}
+    for place in (*sorted(linked - {page}), page):
+        defaults |= re.findall(r"(?m)^\| `(\w+)` \| ([^|]*) \|", prose(place))
+    wrong = [name for name, value in info.settings.items() if value not in values(defaults.get(name, ""))]
+    assert wrong == [], f"{page.name} does not give the defaults of these settings of {method}"
 
 
 def test_the_table_of_methods_is_whole():
@@ -94,6 +102,15 @@ def test_files_cite_only_pages_that_exist():
         for name, anchor in CITED.findall(text):
             wrong.append(missing(path, ROOT / name, anchor))
     assert [text for text in wrong if text] == []
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_project_that_a_page_names_exist(page):
+    """`finetune/loop.py` is in src/vtabflow, `tests/...` in the root; a name with * or <> stands for several files."""
+    folders = {path.name for path in [*ROOT.iterdir(), *(ROOT / "src/vtabflow").iterdir()] if path.is_dir()}
+    named = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|yaml|smk|json|toml))\b", prose(page))
+    ours = [name for name in named if name.split("/")[0] in folders - {"data", "results", "scratch"}]
+    assert [name for name in ours if not any((base / name).is_file() for base in (ROOT, ROOT / "src/vtabflow"))] == []
 
 
 @pytest.mark.parametrize("name", ["methods.md", "protocol.md", "peers.md"])
