@@ -117,9 +117,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if command in STEPS:
         _step(command, arguments)
     elif command == "bench":
-        from vtabflow.finetune import bench
+        from vtabflow.finetune import benchmark
 
-        bench.main(arguments.rest)
+        benchmark.main(arguments.rest)
     elif command == "methods":
         _methods()
     elif command == "code":
