@@ -1,11 +1,11 @@
-"""Measure and show the procedural stand-ins: a table of how hard each one is, and a picture of every class.
+"""Measure and show the procedural stand-ins: a table of how hard each one is, and an image of every class.
 
     python tools/standins.py table [--tasks ID ...] [--train 5000] [--size 32]
     python tools/standins.py sheet FILE.png [--tasks ID ...]
 
 The table is Markdown: chance (share of the commonest class in the test part), a linear softmax model on raw pixels, and
 a small convolutional net, both trained on `--train` images and scored on 1,000 others, and the processor time of
-drawing an image. One thread, about a minute a task.
+drawing an image. One thread, about a minute per task.
 """
 
 import argparse
@@ -26,23 +26,26 @@ from vtabflow.planning.tasks import renderers, standins  # noqa: E402
 from vtabflow.runtime.files import seed_of  # noqa: E402
 
 TEST = 1000
-LIMIT_BYTES = 400_000  # a README picture should load at once
+LIMIT_BYTES = 400_000  # a README image should load at once
 
 
 def dataset_of(task: str) -> str:
+    """The dataset of a task; the upstream set is its own."""
     return standins()[task].dataset if task in standins() else task
 
 
 def group_of(task: str) -> str:
+    """The group of a task: natural, specialized, structured or upstream."""
     return standins()[task].group if task in standins() else "upstream"
 
 
 def example(draw, dataset: str, split: str, index: int, size: int):
+    """Image uint8 (size, size, C) and task -> class of one example, as the prepare step draws it."""
     return draw(np.random.default_rng(seed_of("procedural", dataset, 0, split, index)), size)
 
 
 def drawn(module: str, dataset: str, split: str, count: int, size: int):
-    """Images (count, size, size, C) uint8, labels task -> (count,), and the milliseconds an image took."""
+    """Images uint8 (count, size, size, C), labels task -> (count,), and milliseconds per image."""
     draw = importlib.import_module(f"vtabflow.standins.{module}").draw
     example(draw, dataset, split, 0, size)
     start = time.process_time()
@@ -64,6 +67,7 @@ def small_net(channels: int, classes: int):
 
 
 def linear_model(size: int, channels: int, classes: int):
+    """A linear softmax model on pixels."""
     from torch import nn
 
     return nn.Sequential(nn.Flatten(), nn.Linear(size * size * channels, classes))
@@ -92,12 +96,14 @@ def accuracy_of(model, train, test, steps: int, peak: float, decay: float, batch
 
 
 def table(tasks: list[str], train: int, size: int, steps: int) -> None:
+    """Print how hard each task is, as a Markdown table."""
     import torch
 
     torch.set_num_threads(1)
     every = renderers()
     print("| task | group | classes | chance | linear | net | ms/image |")
     print("|---|---|---:|---:|---:|---:|---:|")
+    # The images of the last module, which several tasks may share.
     held: dict[str, tuple] = {}
     for task in tasks:
         module, classes = every[task]
@@ -121,7 +127,7 @@ def table(tasks: list[str], train: int, size: int, steps: int) -> None:
 
 
 def sheet(path: Path, tasks: list[str], columns: int = 20) -> None:
-    """One picture: a row for every task, one sample a class; the largest samples that keep the file small."""
+    """One image: a row for every task, one sample per class; the largest samples that keep the file small."""
     for cell in (64, 56, 48, 40, 32):
         stream = io.BytesIO()
         arranged(tasks, cell, columns).quantize(255, kmeans=1, dither=Image.Dither.NONE).save(
@@ -134,6 +140,7 @@ def sheet(path: Path, tasks: list[str], columns: int = 20) -> None:
 
 
 def arranged(tasks: list[str], cell: int, columns: int) -> Image.Image:
+    """The samples of every task at `cell` px, in lines of `columns`, with the names at the left."""
     every = renderers()
     gap, left, font = 2, 190, ImageFont.load_default(12)
     lines = {task: math.ceil(every[task][1] / columns) for task in tasks}
@@ -166,6 +173,7 @@ def samples(module: str, task: str, classes: int, size: int) -> list[Image.Image
 
 
 def main() -> None:
+    """Read the command line and run the command."""
     every = renderers()
     parser = argparse.ArgumentParser(description="Measure and show the procedural stand-ins.")
     commands = parser.add_subparsers(dest="command", required=True)

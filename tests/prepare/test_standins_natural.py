@@ -1,4 +1,4 @@
-"""The stand-ins of the natural tasks and of the upstream set: drawn the same for ever, by form and not by colour."""
+"""The stand-ins of the natural tasks and of the upstream set: pixels never change, and colour does not give the class."""
 
 import hashlib
 import importlib
@@ -8,7 +8,7 @@ import pytest
 
 from vtabflow.runtime.files import seed_of
 
-# Module -> (task, classes, SHA-256 of examples 0 to 3 of the train part at 32 px). A new digest means other pictures:
+# Module -> (task, classes, SHA-256 of examples 0 to 3 of the train part at 32 px). A new digest means other images:
 # every result that was made from the old ones is then of another study.
 MODULES = {
     "caltech101": ("caltech101-standin", 20, "15b187ea9e048dcd"),
@@ -62,7 +62,7 @@ def test_any_size(name, size):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_is_the_same_picture_at_every_size(name):
-    """Same class, and the small picture is much like the large one averaged down (grain and fine edges differ)."""
+    """Same class, and the small image is much like the large one averaged down (grain and fine edges differ)."""
     small, labels = examples(name, 30, 32)
     large, same = examples(name, 30, 64)
     np.testing.assert_array_equal(labels, same)
@@ -78,7 +78,7 @@ def test_a_picture_is_the_same_picture_at_every_size(name):
 def test_pictures_differ_and_show_something(drawn, name):
     images, _ = drawn[name]
     assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images)
-    assert images.std(axis=(1, 2)).max(axis=1).min() > 2  # no blank picture: some channel varies by more than 2 of 255
+    assert images.std(axis=(1, 2)).max(axis=1).min() > 2  # no blank image: some channel varies by more than 2 of 255
     assert 50 < images.mean() < 205
 
 
@@ -94,7 +94,7 @@ def test_classes_are_equally_likely(drawn, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mean_colour_does_not_give_the_class(drawn, name):
-    """The nearest class mean in colour, fitted on half of the pictures, is right on fewer than 30 % of the rest.
+    """The nearest class mean in colour, fitted on half of the images, is right on fewer than 30 % of the rest.
 
     Flowers, pets, views and sea animals have colours that hint at the class, as in life; nets reach 70 % and more.
     """
@@ -110,7 +110,7 @@ def test_upstream_shares_no_class_with_a_task():
     from vtabflow.standins import caltech101, cifar100, dtd, flowers, pets, sun397, upstream
 
     def names(*groups) -> set[str]:
-        return {getattr(item, "__name__", item).rstrip("s") for group in groups for item in group}
+        return {getattr(item, "__name__", item).strip("_").rstrip("s") for group in groups for item in group}
 
     tasks = names(caltech101.OBJECTS, cifar100.THINGS, dtd.TEXTURES, flowers.SPECIES, pets.BREEDS, sun397.SCENES)
     mine = names(*(group for _, group in upstream.FAMILIES))

@@ -1,10 +1,8 @@
-"""The land seen from above, for the stand-ins of EuroSAT and RESISC45: ground, fields, trees, roads, houses and things
-on them.
-"""
+"""Land seen from above, for the stand-ins of EuroSAT and RESISC45: ground, fields, trees, roads, houses, vehicles."""
 
 import numpy as np
 
-from vtabflow.standins.canvas import Array, box, coverage, grid, hsv, noise, over, to_bytes, turned
+from vtabflow.standins.canvas import Array, box, coverage, grid, hsv, noise, over, rotated, to_bytes
 
 WHITE, GREY, TAR = np.full(3, 0.92), np.full(3, 0.62), np.full(3, 0.36)
 ROOFS = np.array([[0.66, 0.36, 0.28], [0.55, 0.40, 0.33], [0.62, 0.60, 0.58], [0.42, 0.42, 0.45], [0.75, 0.66, 0.55]])
@@ -17,15 +15,17 @@ BLUE = np.array([0.25, 0.45, 0.68])
 LAWN = np.array([0.30, 0.56, 0.26])
 
 
-class View:
-    """A picture from above: `image` (size, size, 3) and coordinates u, v in picture widths, about the centre, turned
-    by a random angle.
+class AerialImage:
+    """An image from above that its methods draw on.
+
+    `image` is (size, size, 3). `u` and `v` (size, size) are coordinates in image widths about the centre, rotated by a
+    random angle.
     """
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         self.rng, self.size = rng, size
         self.x, self.y = grid(size)
-        self.u, self.v = turned(self.x, self.y, 0.5, 0.5, rng.uniform(0, 2 * np.pi))
+        self.u, self.v = rotated(self.x, self.y, 0.5, 0.5, rng.uniform(0, 2 * np.pi))
         self.image = np.zeros((size, size, 3))
         season = rng.normal(0, 0.025)
         self.green = hsv(0.26 + season, rng.uniform(0.30, 0.55), rng.uniform(0.36, 0.58))
@@ -39,7 +39,7 @@ class View:
         self.image = first * (1 - mix) + second * mix
 
     def lay(self, distance: Array, colour: Array, opacity: float = 1.0) -> None:
-        """Lay a colour where `distance` (size, size) in picture widths is negative."""
+        """Lay a colour where `distance` (size, size) in image widths is negative."""
         self.image = over(self.image, opacity * coverage(distance, self.size), colour)
 
     def block(self, u: Array, v: Array, half: tuple[float, float], colour: Array, shade: float = 0.02) -> None:
@@ -49,7 +49,7 @@ class View:
         self.lay(np.maximum(np.abs(u) - half[0], np.abs(v) - half[1]), colour)
 
     def band(self, half: float, bend: float, waves: float = 1.2, offset: float = 0.0) -> Array:
-        """Distance to a band along u that swings by `bend` to either side, `waves` times across the picture."""
+        """Distance to a band along u that swings by `bend` to either side, `waves` times across the image."""
         k, phase = 2 * np.pi * waves, self.rng.uniform(0, 2 * np.pi)
         slope = bend * k * np.cos(k * self.u + phase)
         return np.abs(self.v - offset - bend * np.sin(k * self.u + phase)) / np.sqrt(1 + slope * slope) - half
@@ -72,11 +72,10 @@ class View:
         mask: Array | None = None,
         turn: float = 0.0,
     ) -> None:
-        """Dots on a jittered grid, one a cell of 1 / cells[0] by 1 / cells[1]: discs, or rectangles `square` times as
-        long as wide.
+        """Dots on a jittered grid: discs, or rectangles `square` times as long as wide.
 
-        size: (low, high) radius or half width in picture widths; `share` of the cells hold one; `mask` (size, size) in
-        [0, 1] thins them out.
+        There is one dot in `share` of the cells, which are 1 / cells[0] by 1 / cells[1]. `size` is the range of its
+        radius or half width in image widths; `mask` (size, size) in [0, 1] thins the dots out.
         """
         c, s = np.cos(turn), np.sin(turn)
         p, q = (c * self.u + s * self.v) * cells[0], (c * self.v - s * self.u) * cells[1]
@@ -132,18 +131,22 @@ class View:
         return self.v - where + rough * 2 * (noise(self.rng, self.size, 5, 3) - 0.5)
 
     def blob(self, radius: float, rough: float = 0.5) -> Array:
+        """Signed distance (size, size) to a rough-edged oval near the centre."""
         u, v = self.near(0.06)
         return np.hypot(u, v * self.rng.uniform(1, 1.4)) - radius * (
             1 + rough * 2 * (noise(self.rng, self.size, 4, 2) - 0.5)
         )
 
     def town(self) -> None:
+        """Fill the image with the ground of a town."""
         self.ground(self.green, 0.5 * self.green + 0.28, 6)
 
     def paved(self, level: float = 0.9) -> None:
+        """Fill the image with pavement of brightness `level`."""
         self.ground(GREY * level, GREY * level * 0.85, 6)
 
     def wild(self) -> None:
+        """Fill the image with grass and bare soil."""
         self.ground(self.green, 0.6 * self.green + 0.4 * self.soil, 4)
 
     def plane(self, u: Array, v: Array, length: float) -> None:
@@ -156,6 +159,7 @@ class View:
             self.lay(length * np.minimum(np.minimum(sweep, tail), body), colour, alpha)
 
     def boat(self, u: Array, v: Array, length: float, colour: Array, wake: float = 0.0) -> None:
+        """A boat that points along u, about `length` long, with a wake of `wake` times its length."""
         a, b = u / length, np.abs(v) / length
         if wake:
             self.lay(length * np.maximum(b - 0.05 + 0.16 * (a + 0.4), np.maximum(a + 0.4, -a - 0.4 - wake)), WHITE, 0.5)
@@ -164,9 +168,11 @@ class View:
         self.lay(length * np.maximum(np.abs(a + 0.2) - 0.12, b - 0.08), WHITE)
 
     def houses(self, n: float, share: float, half: tuple[float, float], jitter: float, palette: Array = ROOFS) -> None:
+        """Rows of about `n` houses across, with roofs of the colours `palette` (n, 3)."""
         self.dots((n, n), (half[0] / n, half[1] / n), palette * self.rng.uniform(0.85, 1.15), share, 1.3, jitter, 0.015)
 
     def streets(self, n: float, half: float) -> None:
+        """A grid of `n` streets across, of half width `half`."""
         for along in (self.u, self.v):
             self.lay((0.5 - np.abs((along * n + self.rng.random()) % 1 - 0.5)) / n - half, GREY * 0.9)
 
@@ -175,7 +181,7 @@ class View:
         self.dots(cells, (0.011, 0.014), CARS, share, 1.9, 0.8, 0.0, (distance < 0).astype(float))
 
     def court(self, half: tuple[float, float], inner: Array, outer: Array) -> tuple[Array, Array]:
-        """A marked court; its coordinates."""
+        """A marked court; returns the coordinates about its centre, (size, size) each."""
         u, v = self.near()
         self.lay(box(u, v, half[0] + 0.06, half[1] + 0.06), outer)
         self.lay(box(u, v, *half), inner)

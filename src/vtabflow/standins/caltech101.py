@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from vtabflow.standins.canvas import Array, backdrop, coat, figure, paints, photographed, placed, to_bytes
+from vtabflow.standins.canvas import (
+    Array,
+    as_photograph,
+    figure,
+    figure_colours,
+    random_background,
+    random_frame,
+    shaded_surface,
+    to_bytes,
+)
 
 TASKS = {"caltech101-standin": 20}
 
@@ -116,9 +125,9 @@ OBJECTS: dict[str, list[tuple]] = {
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     """One photograph, uint8 (size, size, 3), and its class under the task's id."""
     label = int(rng.integers(len(OBJECTS)))
-    image = backdrop(rng, size, things=3)
-    u, v, scale = placed(rng, size, reach=(0.31, 0.47), shift=0.1, tilt=0.35)
-    colours = paints(rng, 3, image)
-    colours[0] = coat(rng, u, v, colours[0])
+    image = random_background(rng, size, things=3)
+    u, v, scale = random_frame(rng, size, reach=(0.31, 0.47), shift=0.1, tilt=0.35)
+    colours = figure_colours(rng, 3, image)
+    colours[0] = shaded_surface(rng, u, v, colours[0])
     image = figure(image, u, v, scale, list(OBJECTS.values())[label], colours)
-    return to_bytes(photographed(rng, image)), {"caltech101-standin": label}
+    return to_bytes(as_photograph(rng, image)), {"caltech101-standin": label}

@@ -1,7 +1,7 @@
-"""A small canvas for the renderers: coordinates, soft shapes, noise, colours. All float64, numpy alone.
+"""Drawing functions for the renderers: coordinates, antialiased shapes, noise, colours. All float64, numpy alone.
 
-Pictures are drawn in the unit square: x to the right and y down, both in [0, 1], at the centres of `size` x `size`
-pixels. Edges are softened over one pixel, so a picture has the same look at every size.
+Images are drawn in the unit square: x to the right and y down, both in [0, 1], at the centres of `size` x `size`
+pixels. Edges are softened over one pixel, so an image has the same look at every size.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ Array = np.ndarray
 
 
 def grid(size: int) -> tuple[Array, Array]:
-    """x and y of the pixel centres, each of shape (size, size)."""
+    """Coordinates x and y of the pixel centres, (size, size) each."""
     centres = (np.arange(size) + 0.5) / size
     x, y = np.meshgrid(centres, centres)
     return x, y
@@ -23,23 +23,25 @@ def coverage(distance: Array, size: int) -> Array:
 
 
 def over(image: Array, alpha: Array, colour: Array) -> Array:
-    """`colour` (3,) or (size, size, 3) laid over `image` (size, size, 3) with opacity `alpha` (size, size)."""
+    """Compose `colour` (3,) or (size, size, 3) over `image` (size, size, 3) with opacity `alpha` (size, size)."""
     alpha = alpha[..., None]
     return image * (1.0 - alpha) + np.asarray(colour) * alpha
 
 
-def turned(x: Array, y: Array, cx: float, cy: float, angle: float) -> tuple[Array, Array]:
-    """Coordinates about (cx, cy) in a frame turned by `angle` radians."""
+def rotated(x: Array, y: Array, cx: float, cy: float, angle: float) -> tuple[Array, Array]:
+    """Coordinates about (cx, cy) in a frame rotated by `angle` radians."""
     c, s = np.cos(angle), np.sin(angle)
     dx, dy = x - cx, y - cy
     return c * dx + s * dy, -s * dx + c * dy
 
 
 def disc(x: Array, y: Array, radius: float) -> Array:
+    """Signed distance to a disc about the origin."""
     return np.hypot(x, y) - radius
 
 
 def box(x: Array, y: Array, half_width: float, half_height: float) -> Array:
+    """Signed distance to a box about the origin."""
     dx, dy = np.abs(x) - half_width, np.abs(y) - half_height
     return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0)
 
@@ -78,18 +80,8 @@ def ellipse(x: Array, y: Array, half_width: float, half_height: float) -> Array:
     return k * (k - 1) / np.maximum(slope, 1e-9)
 
 
-def regular(sides: int, radius: float, inner: float | None = None) -> Array:
-    """Corners (n, 2) of a regular polygon, or of a star when an `inner` radius is given."""
-    n = sides if inner is None else 2 * sides
-    angle = 2 * np.pi * np.arange(n) / n - np.pi / 2
-    r = np.full(n, radius)
-    if inner is not None:
-        r[1::2] = inner
-    return np.stack([r * np.cos(angle), r * np.sin(angle)], axis=1)
-
-
 def noise(rng: np.random.Generator, size: int, cells: float, octaves: int = 1) -> Array:
-    """Smooth value noise in [0, 1], (size, size): about `cells` blobs across, detail half as strong an octave."""
+    """Smooth value noise in [0, 1], (size, size): about `cells` blobs across, each octave half as strong."""
     total, weight = np.zeros((size, size)), 0.0
     for octave in range(octaves):
         n = max(round(cells * 2**octave), 1)
@@ -111,7 +103,7 @@ def hsv(hue: float, saturation: float, value: float) -> Array:
 
 
 def to_bytes(image: Array) -> Array:
-    """[0, 1] to uint8 of the same shape (a channel is added to a grey picture).
+    """[0, 1] to uint8 of the same shape (a channel is added to a grey image).
 
     The 1e-6 keeps exact halves from falling on different sides where sine or exponential differs in the last bit.
     """
@@ -126,21 +118,23 @@ def any_colour(rng: np.random.Generator, value: tuple[float, float] = (0.2, 1.0)
     return hsv(hue, 0.08 + 0.75 * saturation**1.5, value[0] + (value[1] - value[0]) * bright)
 
 
-def backdrop(rng: np.random.Generator, size: int, things: int = 3, value: tuple[float, float] = (0.2, 0.95)) -> Array:
+def random_background(
+    rng: np.random.Generator, size: int, things: int = 3, value: tuple[float, float] = (0.2, 0.95)
+) -> Array:
     """A background (size, size, 3): two colours in smooth patches with up to `things` discs, bars and boxes on it."""
     x, y = grid(size)
     patches = noise(rng, size, rng.uniform(1.5, 5.0), 2)[..., None]
     image = any_colour(rng, value) * (1 - patches) + any_colour(rng, value) * patches
     for _ in range(rng.integers(things + 1)):
         cx, cy = rng.random(2)
-        u, v = turned(x, y, cx, cy, rng.uniform(0, np.pi))
+        u, v = rotated(x, y, cx, cy, rng.uniform(0, np.pi))
         kind, a, b = rng.integers(3), rng.uniform(0.04, 0.2), rng.uniform(0.02, 0.15)
         shape = disc(u, v, a) if kind == 0 else box(u, v, a, b) if kind == 1 else np.abs(v) - b / 3
         image = over(image, coverage(shape, size) * rng.uniform(0.3, 1.0), any_colour(rng, value))
     return image
 
 
-def photographed(rng: np.random.Generator, image: Array, strength: float = 1.0) -> Array:
+def as_photograph(rng: np.random.Generator, image: Array, strength: float = 1.0) -> Array:
     """`image` under a light that falls from one side, with a colour cast, another exposure and sensor noise."""
     size = image.shape[0]
     x, y = grid(size)
@@ -151,13 +145,13 @@ def photographed(rng: np.random.Generator, image: Array, strength: float = 1.0) 
     return image * (ramp * (1 + 0.25 * gain))[..., None] * cast + grain * rng.standard_normal(image.shape)
 
 
-def bent(rng: np.random.Generator, u: Array, v: Array, amount: float) -> tuple[Array, Array]:
+def warped(rng: np.random.Generator, u: Array, v: Array, amount: float) -> tuple[Array, Array]:
     """Coordinates with a slow wave of up to `amount` added: no two drawings of a figure have the same outline."""
     a, b, p, q = rng.uniform((-amount, -amount, 0, 0), (amount, amount, 2 * np.pi, 2 * np.pi))
     return u + a * np.sin(2.2 * v + p), v + b * np.sin(2.2 * u + q)
 
 
-def placed(
+def random_frame(
     rng: np.random.Generator,
     size: int,
     reach: tuple[float, float] = (0.25, 0.42),
@@ -173,23 +167,26 @@ def placed(
     x, y = grid(size)
     scale = rng.uniform(*reach)
     cx, cy = 0.5 + rng.uniform(-shift, shift, 2)
-    u, v = turned(x, y, cx, cy, rng.uniform(-tilt, tilt))
+    u, v = rotated(x, y, cx, cy, rng.uniform(-tilt, tilt))
     aspect, shear = np.exp(rng.uniform(-0.2, 0.2)), rng.uniform(-0.2, 0.2)
     u, v = (u + shear * v) / (scale * aspect), v * aspect / scale
     if flip and rng.random() < 0.5:
         u = -u
-    u, v = bent(rng, u, v, bend)
+    u, v = warped(rng, u, v, bend)
     return u, v, scale
 
 
 def figure(image: Array, u: Array, v: Array, scale: float, parts: list[tuple], colours: list[Array]) -> Array:
-    """`parts` laid over `image` in order, in the frame (u, v) of `placed`. A part is a tuple that begins with its form:
+    """`image` with `parts` drawn on it in order.
+
+    The frame (u, v) and `scale` are those of `random_frame`. A part is a tuple that begins with its form:
 
     ("e", colour, cx, cy, half width, half height)   ellipse
     ("b", colour, cx, cy, half width, half height)   box
     ("r", colour, cx, cy, radius, line width)        ring
     ("p", colour, [(x, y), ...])                     polygon
     ("s", colour, line width, [(x, y), ...])         open line with round ends
+
     where `colour` is an index into `colours`, each (3,) or (size, size, 3).
     """
     size = image.shape[0]
@@ -208,7 +205,7 @@ def figure(image: Array, u: Array, v: Array, scale: float, parts: list[tuple], c
     return image
 
 
-def coat(rng: np.random.Generator, u: Array, v: Array, colour: Array, depth: float = 0.5) -> Array:
+def shaded_surface(rng: np.random.Generator, u: Array, v: Array, colour: Array, depth: float = 0.5) -> Array:
     """`colour` (3,) as a surface (size, size, 3): lit from a random side and, half of the time, patterned."""
     angle, cells, p = rng.uniform((0, 3, 0), (2 * np.pi, 9, 2 * np.pi))
     tone = 1 + 0.5 * depth * (u * np.cos(angle) + v * np.sin(angle))
@@ -222,7 +219,7 @@ def coat(rng: np.random.Generator, u: Array, v: Array, colour: Array, depth: flo
     return np.clip(tone, 0.3, 1.6)[..., None] * colour
 
 
-def paints(rng: np.random.Generator, count: int, image: Array) -> list[Array]:
+def figure_colours(rng: np.random.Generator, count: int, image: Array) -> list[Array]:
     """`count` colours for a figure on `image`, the first as a rule far from the middle of the image in brightness."""
     size = image.shape[0]
     middle = image[size // 3 : size - size // 3, size // 3 : size - size // 3].mean()

@@ -1,4 +1,4 @@
-"""Stand-in for CIFAR-100: which of 20 small things, in five kin groups of four, so that neighbours are easily confused.
+"""Stand-in for CIFAR-100: which of 20 small things, in five related groups of four that are easily confused.
 
 Groups as in the original: containers, fruit, sea animals, trees, vehicles.
 """
@@ -8,14 +8,14 @@ import numpy as np
 from vtabflow.standins.canvas import (
     Array,
     any_colour,
-    backdrop,
-    coat,
+    as_photograph,
     figure,
+    figure_colours,
     hsv,
     noise,
-    paints,
-    photographed,
-    placed,
+    random_background,
+    random_frame,
+    shaded_surface,
     to_bytes,
 )
 
@@ -116,18 +116,18 @@ SURROUNDINGS = ((0.08, 0.3), (0.1, 0.3), (0.55, 0.12), (0.4, 0.2), (0.6, 0.35))
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
-    """One small picture that its subject nearly fills, uint8 (size, size, 3), and its class (the order of THINGS)."""
+    """One small image that its subject nearly fills, uint8 (size, size, 3), and its class (the order of THINGS)."""
     label = int(rng.integers(len(THINGS)))
     hue, spread = SURROUNDINGS[label // 4]
     patches = noise(rng, size, rng.uniform(1.5, 5), 2)[..., None]
     near, far = (hsv(rng.normal(hue, spread), rng.uniform(0.05, 0.65), rng.uniform(0.25, 0.95)) for _ in range(2))
     image = near * (1 - patches) + far * patches
     if rng.random() < 0.5:
-        image = 0.45 * image + 0.55 * backdrop(rng, size, things=4)
-    u, v, scale = placed(rng, size, reach=(0.38, 0.5), shift=0.08, tilt=0.25, bend=0.12)
-    colours = paints(rng, 3, image)
+        image = 0.45 * image + 0.55 * random_background(rng, size, things=4)
+    u, v, scale = random_frame(rng, size, reach=(0.38, 0.5), shift=0.08, tilt=0.25, bend=0.12)
+    colours = figure_colours(rng, 3, image)
     if rng.random() < 0.5:
         colours[2] = any_colour(rng, (0.1, 1.0))
-    colours[0] = coat(rng, u, v, colours[0], 0.8)
+    colours[0] = shaded_surface(rng, u, v, colours[0], 0.8)
     image = figure(image, u, v, scale, list(THINGS.values())[label], colours)
-    return to_bytes(photographed(rng, image, 1.1)), {"cifar100-standin": label}
+    return to_bytes(as_photograph(rng, image, 1.1)), {"cifar100-standin": label}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vtabflow.standins.canvas import Array, noise, to_bytes
-from vtabflow.standins.solids import Camera, Picture, Solid, look_at, shrink, turn, unit
+from vtabflow.standins.solids import Camera, RenderedImage, Solid, look_at, shrink, turn, unit
 
 TASKS = {"clevr-count-standin": 8, "clevr-distance-standin": 6}
 
@@ -40,7 +40,7 @@ KINDS = ("sphere", "box", "cylinder")
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: its solids and how it is lit and seen."""
+    """What an image shows: its solids and how it is lit and seen."""
 
     solids: list[Solid]
     camera: Camera
@@ -49,6 +49,7 @@ class Scene:
     tint: Array
 
     def count(self) -> int:
+        """Number of objects."""
         return len(self.solids)
 
     def nearest(self) -> float:
@@ -70,7 +71,7 @@ def places(rng: np.random.Generator, radii: Array) -> Array:
 
 
 def scene(rng: np.random.Generator) -> Scene:
-    """Draw the factors of a picture: the count evenly, everything else independently of it."""
+    """Draw the factors of an image: the count evenly, everything else independently of it."""
     count = int(rng.integers(3, 11))
     sizes = rng.choice([0.38, 0.68], count)
     kinds, colours = rng.integers(0, 3, count), rng.integers(0, 8, count)
@@ -86,25 +87,25 @@ def scene(rng: np.random.Generator) -> Scene:
     return Scene(solids, camera, light, rng.uniform(0.2, 0.78), 1 + rng.uniform(-0.09, 0.09, 3))
 
 
-def render(scene: Scene, size: int, texture: Array) -> Picture:
-    """The picture of a scene at `size` rays across; `texture` (size, size) in [0, 1] mottles the ground a little."""
-    picture = Picture(scene.camera, size, np.zeros((size, size, 3)))
-    x, y, depth = picture.ground()
+def render(scene: Scene, size: int, texture: Array) -> RenderedImage:
+    """The image of a scene at `size` rays across; `texture` (size, size) in [0, 1] mottles the ground a little."""
+    rendered = RenderedImage(scene.camera, size, np.zeros((size, size, 3)))
+    x, y, depth = rendered.ground()
     glow = np.exp(-((x - 2 * scene.light[0]) ** 2 + (y - 2 * scene.light[1]) ** 2) / 60.0)
     shade = scene.floor * (0.7 + 0.45 * glow) * (0.96 + 0.08 * texture) * np.minimum(1.0, 22.0 / depth)
-    picture.image = shade[..., None] * scene.tint
-    picture.shadow(scene.solids, scene.light, 0.36, (x, y, depth))
+    rendered.image = shade[..., None] * scene.tint
+    rendered.shadow(scene.solids, scene.light, 0.36, (x, y, depth))
     for number, solid in enumerate(scene.solids):
-        picture.add(solid, number, scene.light, 0.42)
-    return picture
+        rendered.add(solid, number, scene.light, 0.42)
+    return rendered
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
-    """One picture, uint8 (size, size, 3), and its class for each task."""
+    """One image, uint8 (size, size, 3), and its class for each task."""
     what = scene(rng)
-    picture = render(what, 2 * size, noise(rng, 2 * size, 6, 2))
+    rendered = render(what, 2 * size, noise(rng, 2 * size, 6, 2))
     labels = {
         "clevr-count-standin": what.count() - 3,
         "clevr-distance-standin": sum(what.nearest() > t for t in THRESHOLDS),
     }
-    return to_bytes(shrink(picture.image, 2)), labels
+    return to_bytes(shrink(rendered.image, 2)), labels

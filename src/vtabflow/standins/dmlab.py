@@ -1,5 +1,4 @@
-"""Stand-in for DMLab: a first-person view in a maze with one object. Is it close, far or very far, and is it good or
-bad?
+"""Stand-in for DMLab: a maze seen by somebody in it, with one object. Is it close or far, and good or bad?
 
 Class = 3 * (bad) + (close, far, very far), as the (distance) x (reward sign) of Beattie et al. 2016's frames in VTAB.
 Good objects are round fruit (apple, melon, plum), bad ones are pointed (lemon, cone, crystal); colours of the two
@@ -27,7 +26,7 @@ OBJECTS = (
     (0.07, 0.90, 0.90, "cone"),
     (0.58, 0.70, 0.95, "crystal"),
 )
-# Half the height that a wall one cell away covers, in picture heights; the walls are one cell high and the eye is in
+# Half the height that a wall one cell away covers, in image heights; the walls are one cell high and the eye is in
 # the middle.
 FOCAL = 0.62
 EYE = 0.5
@@ -35,8 +34,10 @@ EYE = 0.5
 
 @dataclass(frozen=True)
 class Scene:
-    """A maze (CELLS, CELLS) of walls (true), the eye, its direction (radians) and the object: place, kind, half height
-    in cells.
+    """A maze with an object.
+
+    `walls` (CELLS, CELLS) is true where there is a wall, `heading` is in radians, `radius` is half the height of the
+    object in cells.
     """
 
     walls: Array
@@ -72,8 +73,9 @@ def scene(rng: np.random.Generator) -> Scene:
 
 
 def hits(walls: Array, eye: Array, directions: Array) -> tuple[Array, Array, Array]:
-    """Where rays `directions` (2, n) from `eye` first meet a wall: t (n,), place along the wall in [0, 1), wall faces
-    east or west (bool).
+    """Where rays `directions` (2, n) from `eye` first meet a wall.
+
+    Returns the distance, the place along the wall in [0, 1), and whether the wall faces east or west, (n,) each.
     """
     lines = np.arange(CELLS + 1)[:, None]
     best = np.full(directions.shape[1], np.inf)
@@ -127,7 +129,7 @@ def paint(kind: int, x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
-    """One picture, uint8 (size, size, 3), and its class."""
+    """One image, uint8 (size, size, 3), and its class."""
     what = scene(rng)
     n = 2 * size
     plane = np.tan(0.62) * (2 * (np.arange(n) + 0.5) / n - 1)

@@ -1,17 +1,16 @@
-"""Stand-in for dSprites: one square, ellipse or heart of some size, place and angle. Where is it across, and which way
-is it turned?
+"""Stand-in for dSprites: one square, ellipse or heart. Where is it across, and which way is it turned?
 
 Factors as in Matthey et al. 2017: 3 shapes, 6 scales, 40 angles over the full turn, 32 x 32 positions. Location:
 floor(x / 2), 16 even bins; orientation: floor(angle / 2.5), 16 bins of three angles (even classes) or two (odd
-classes), as VTAB counts them (protocol.md, 1.3). Departures: the original's squares and ellipses look the same at
-several angles; here the square lacks a corner and the ellipse is pointed at one end, so the angle can be told for all
+classes), as VTAB counts them (docs/protocol.md#labels). Departures: the original's squares and ellipses look the same
+at several angles; here the square lacks a corner and the ellipse is pointed at one end, so the angle is visible for all
 three, and at angle 0 all point to the right. Sprite and ground have any two greys at least 0.5 apart, either of them
 the lighter, under faint mottling, so that no single pixel gives the place away.
 """
 
 import numpy as np
 
-from vtabflow.standins.canvas import Array, box, coverage, grid, noise, to_bytes, turned
+from vtabflow.standins.canvas import Array, box, coverage, grid, noise, rotated, to_bytes
 
 TASKS = {"dsprites-location-standin": 16, "dsprites-orientation-standin": 16}
 
@@ -48,12 +47,12 @@ def sprite(shape: str, radius: float, angle: int, column: int, row: int, size: i
     """Coverage (size, size) of a sprite; `angle` in fortieths of a turn, `column` and `row` in 0..31."""
     x, y = grid(size)
     cx, cy = (MARGIN + (1 - 2 * MARGIN) * k / 31 for k in (column, row))
-    u, v = turned(x, y, cx, cy, 2 * np.pi * angle / 40)
+    u, v = rotated(x, y, cx, cy, 2 * np.pi * angle / 40)
     return coverage(radius * outline(shape, u / radius, v / radius), size)
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
-    """One picture, uint8 (size, size, 1), and its class for each task."""
+    """One image, uint8 (size, size, 1), and its class for each task."""
     shape, scale, angle = SHAPES[rng.integers(3)], int(rng.integers(6)), int(rng.integers(40))
     column, row = int(rng.integers(32)), int(rng.integers(32))
     low = rng.uniform(0.0, 0.5)

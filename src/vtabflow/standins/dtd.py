@@ -1,8 +1,8 @@
-"""Stand-in for DTD: which of 14 kinds of texture fills the picture, at any scale, direction, colours and light."""
+"""Stand-in for DTD: which of 14 kinds of texture fills the image, at any scale, direction, colours and light."""
 
 import numpy as np
 
-from vtabflow.standins.canvas import Array, any_colour, bent, grid, noise, photographed, to_bytes, turned
+from vtabflow.standins.canvas import Array, any_colour, as_photograph, grid, noise, rotated, to_bytes, warped
 
 TASKS = {"dtd-standin": 14}
 TAU = 2 * np.pi
@@ -30,21 +30,21 @@ def nearest(rng: np.random.Generator, u: Array, v: Array, count: int) -> Array:
     return np.sort(np.hypot(u - points[:, :1, None], v - points[:, 1:, None]), axis=0)[:2]
 
 
-def banded(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _banded(rng: np.random.Generator, u: Array, v: Array) -> Array:
     width = rng.uniform(0.15, 0.85)
     return step(0.5 * width - saw(u)) + 0.12 * noise(rng, len(u), 6)
 
 
-def bubbly(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _bubbly(rng: np.random.Generator, u: Array, v: Array) -> Array:
     d = nearest(rng, u, v, int(rng.integers(14, 40)))[0] / 0.5
     return np.clip(step(0.25 - np.abs(d - 0.85)) * 0.8 + 0.25 * (d < 0.85) * d, 0, 1)
 
 
-def chequered(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _chequered(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return step(np.sin(np.pi * u) * np.sin(np.pi * v), 0.3)
 
 
-def cobwebbed(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _cobwebbed(rng: np.random.Generator, u: Array, v: Array) -> Array:
     cu, cv = u.mean() + rng.uniform(-1, 1), v.mean() + rng.uniform(-1, 1)
     r, angle = np.hypot(u - cu, v - cv), np.arctan2(v - cv, u - cu) / TAU
     spokes = int(rng.integers(7, 13))
@@ -53,17 +53,17 @@ def cobwebbed(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return np.maximum(step(0.06 - thread, 0.1), step(0.09 - rings))
 
 
-def cracked(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _cracked(rng: np.random.Generator, u: Array, v: Array) -> Array:
     first, second = nearest(rng, u, v, int(rng.integers(9, 24)))
     return step(second - first - rng.uniform(0.06, 0.16), 0.1) * (0.75 + 0.25 * noise(rng, len(u), 8))
 
 
-def dotted(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _dotted(rng: np.random.Generator, u: Array, v: Array) -> Array:
     shift = 0.5 * (np.round(v) % 2) * rng.integers(2)
     return step(rng.uniform(0.2, 0.36) - np.hypot(saw(u + shift), saw(v)))
 
 
-def fibrous(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _fibrous(rng: np.random.Generator, u: Array, v: Array) -> Array:
     total = np.zeros_like(u)
     for _ in range(5):
         angle, pace, phase = rng.normal(0, 0.22), rng.uniform(0.7, 2.2), rng.random()
@@ -71,11 +71,11 @@ def fibrous(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return np.clip(total / 3.2, 0, 1)
 
 
-def gridded(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _gridded(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return step(rng.uniform(0.08, 0.17) - np.minimum(saw(u), saw(v)))
 
 
-def honeycombed(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _honeycombed(rng: np.random.Generator, u: Array, v: Array) -> Array:
     # Two interleaved grids hold the centres of a hexagonal lattice; the wall is where both nearest centres are as far.
     root = np.sqrt(3.0)
     a = [u - np.round(u), v - root * np.round(v / root)]
@@ -85,12 +85,12 @@ def honeycombed(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return step(np.maximum(p, 0.5 * p + root / 2 * q) - rng.uniform(0.34, 0.42), 0.1)
 
 
-def marbled(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _marbled(rng: np.random.Generator, u: Array, v: Array) -> Array:
     warp = noise(rng, len(u), 3, 3)
     return wave(0.35 * u + 2.2 * warp + 0.8 * noise(rng, len(u), 8)) ** 2
 
 
-def scaly(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _scaly(rng: np.random.Generator, u: Array, v: Array) -> Array:
     # Each row of half discs hides the upper part of the row behind it.
     row = np.floor(v * 1.6)
     du = saw(u + 0.5 * (row % 2)) * 2
@@ -99,7 +99,7 @@ def scaly(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return np.where(inside > 0.5, 0.25 + 0.75 * dv * inside, 0.1)
 
 
-def swirly(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _swirly(rng: np.random.Generator, u: Array, v: Array) -> Array:
     total = 0.15 * u
     for _ in range(3):
         cu, cv = u.mean() + rng.uniform(-2, 2), v.mean() + rng.uniform(-2, 2)
@@ -109,31 +109,31 @@ def swirly(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return wave(total * 1.2)
 
 
-def woven(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _woven(rng: np.random.Generator, u: Array, v: Array) -> Array:
     across = np.sin(np.pi * u) * np.sin(np.pi * v) > 0
     gap = 0.4 * np.sqrt(np.abs(np.cos(np.pi * np.where(across, u, v))))
     return np.where(across, 0.55, 0.25) + gap * np.where(across, 1, 0.8) - 0.15
 
 
-def zigzagged(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _zigzagged(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return step(0.25 - saw(u + rng.uniform(0.8, 1.3) * 2 * saw(v * rng.uniform(0.6, 0.9))))
 
 
 TEXTURES = (
-    banded,
-    bubbly,
-    chequered,
-    cobwebbed,
-    cracked,
-    dotted,
-    fibrous,
-    gridded,
-    honeycombed,
-    marbled,
-    scaly,
-    swirly,
-    woven,
-    zigzagged,
+    _banded,
+    _bubbly,
+    _chequered,
+    _cobwebbed,
+    _cracked,
+    _dotted,
+    _fibrous,
+    _gridded,
+    _honeycombed,
+    _marbled,
+    _scaly,
+    _swirly,
+    _woven,
+    _zigzagged,
 )
 
 
@@ -142,15 +142,15 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     label = int(rng.integers(len(TEXTURES)))
     x, y = grid(size)
     cx, cy = rng.random(2)
-    u, v = turned(x, y, cx, cy, rng.uniform(0, TAU))
+    u, v = rotated(x, y, cx, cy, rng.uniform(0, TAU))
     # At 32 px the finest period is about 6 pixels, the coarsest about 11.
     pace = np.exp(rng.uniform(np.log(2.8), np.log(5.6)))
     stretch = np.exp(rng.uniform(-0.15, 0.15))
-    u, v = bent(rng, u * pace * stretch, v * pace / stretch, 0.12)
+    u, v = warped(rng, u * pace * stretch, v * pace / stretch, 0.12)
     tone = np.clip(TEXTURES[label](rng, u, v), 0, 1)
     if rng.random() < 0.5:
         tone = 1 - tone
     dark, light = any_colour(rng, (0.1, 0.55)), any_colour(rng, (0.6, 1.0))
     tone = rng.uniform(0, 0.2) + rng.uniform(0.6, 0.85) * tone + 0.15 * (noise(rng, size, 4, 2) - 0.5)
     image = dark + (light - dark) * tone[..., None]
-    return to_bytes(photographed(rng, image, 1.2)), {"dtd-standin": label}
+    return to_bytes(as_photograph(rng, image, 1.2)), {"dtd-standin": label}

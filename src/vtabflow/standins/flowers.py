@@ -8,6 +8,7 @@ import numpy as np
 from vtabflow.standins.canvas import (
     Array,
     any_colour,
+    as_photograph,
     coverage,
     disc,
     ellipse,
@@ -15,10 +16,9 @@ from vtabflow.standins.canvas import (
     hsv,
     noise,
     over,
-    photographed,
+    rotated,
     stroke,
     to_bytes,
-    turned,
 )
 
 TASKS = {"oxford-flowers102-standin": 16}
@@ -68,7 +68,7 @@ def leaves(rng: np.random.Generator, size: int, x: Array, y: Array) -> Array:
     image = dark + (pale - dark) * patches
     for _ in range(rng.integers(1, 5)):
         cx, cy = rng.random(2)
-        u, v = turned(x, y, cx, cy, rng.uniform(0, TAU))
+        u, v = rotated(x, y, cx, cy, rng.uniform(0, TAU))
         length = rng.uniform(0.12, 0.3)
         leaf = hsv(hues[2] + rng.normal(0, 0.03), 0.6, rng.uniform(0.25, 0.8))
         image = over(image, coverage(ellipse(u, v, length, length * 0.35), size) * 0.85, leaf)
@@ -84,7 +84,7 @@ def flower(rng: np.random.Generator, image: Array, x: Array, y: Array, species: 
     tilt, squash, phase = rng.uniform((0, 0.6, 0), (TAU, 1, TAU))
     stem = stroke(x, y, [(cx, cy), (cx + rng.normal(0, 0.25), 1.1)]) - 0.02
     image = over(image, coverage(stem, size), hsv(0.3, 0.5, 0.35))
-    u, v = turned(x, y, cx, cy, tilt)
+    u, v = rotated(x, y, cx, cy, tilt)
     u, v = u / radius, v / (radius * squash)
     hue = hues[rng.integers(len(hues))]
     strong = 0.06 if hue < 0 else rng.uniform(0.45, 0.9)
@@ -110,10 +110,10 @@ def flower(rng: np.random.Generator, image: Array, x: Array, y: Array, species: 
             speckle = np.sin(14 * u + phase) * np.sin(14 * v) > 0.45
             colour = over(colour, 0.8 * speckle * (r < 0.75), second)
         image = over(image, coverage((r - edge) * radius * 0.8, size), colour)
-    return centre(rng, image, u, v, core, middle, radius)
+    return _centre(rng, image, u, v, core, middle, radius)
 
 
-def centre(
+def _centre(
     rng: np.random.Generator, image: Array, u: Array, v: Array, core: float, middle: str, radius: float
 ) -> Array:
     size = image.shape[0]
@@ -145,4 +145,4 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
         bloom = disc(x - rng.random(), y - rng.random(), rng.uniform(0.04, 0.14))
         image = over(image, 0.7 * coverage(bloom / 2, size), any_colour(rng))
     image = flower(rng, image, x, y, list(SPECIES.values())[label], rng.uniform(0.28, 0.52))
-    return to_bytes(photographed(rng, image)), {"oxford-flowers102-standin": label}
+    return to_bytes(as_photograph(rng, image)), {"oxford-flowers102-standin": label}

@@ -1,8 +1,9 @@
 """Stand-in for KITTI: a road with cars, vans and trucks, seen from a car. How far is the nearest vehicle?
 
 Depth z of the nearest vehicle's centre along the optical axis: up to 8 m, up to 20 m, beyond, or no vehicle (VTAB's
-rule for `closest_vehicle_distance`, (low, high] bins; protocol.md, 1.3). The four classes are about equally frequent.
-Trees, houses, poles and people stand by the road in every class. As in VTAB the wide frame is squeezed to a square.
+rule for `closest_vehicle_distance`, (low, high] bins; docs/protocol.md#labels). The four classes are about equally
+frequent. Trees, houses, poles and people stand by the road in every class. As in VTAB the wide frame is squeezed to a
+square.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vtabflow.standins.canvas import Array, hsv, noise, to_bytes
-from vtabflow.standins.solids import Camera, Picture, Solid, shrink, turn, unit
+from vtabflow.standins.solids import Camera, RenderedImage, Solid, shrink, turn, unit
 
 TASKS = {"kitti-distance-standin": 4}
 
@@ -23,8 +24,10 @@ FOCAL = (1.0, 1.6)
 
 @dataclass(frozen=True)
 class Vehicle:
-    """Kind ("car", "van", "truck"), place of its centre on the ground (metres right, ahead), yaw from straight ahead
-    (radians), paint (3,).
+    """A vehicle of `kind` "car", "van" or "truck".
+
+    Its centre is at `right` and `ahead` metres from the camera, `yaw` is in radians from straight ahead, `paint` is
+    (3,).
     """
 
     kind: str
@@ -75,7 +78,7 @@ class Vehicle:
 
 
 def scene(rng: np.random.Generator) -> list[Vehicle]:
-    """Vehicles of one picture, nearest first; none in a quarter of them."""
+    """Vehicles of one image, nearest first; none in a quarter of them."""
     near = int(rng.integers(4))
     if near == 3:
         return []
@@ -125,10 +128,10 @@ def roadside(rng: np.random.Generator) -> list[Solid]:
     return solids
 
 
-def land(rng: np.random.Generator, camera: Camera, size: int) -> tuple[Picture, tuple[Array, Array, Array]]:
+def land(rng: np.random.Generator, camera: Camera, size: int) -> tuple[RenderedImage, tuple[Array, Array, Array]]:
     """Sky, verges and the road with its marks, at `size` rays across, and the ground points seen."""
-    picture = Picture(camera, size, np.zeros((size, size, 3)))
-    x, y, depth = picture.ground()
+    rendered = RenderedImage(camera, size, np.zeros((size, size, 3)))
+    x, y, depth = rendered.ground()
     texture, clouds = noise(rng, size, 14, 2), noise(rng, size, 4, 3)
     bend, half, phase = rng.uniform(-0.0016, 0.0016), rng.uniform(5.2, 6.0), rng.uniform(0, 6)
     off = np.abs(x - bend * np.minimum(y, 80) ** 2)
@@ -145,12 +148,12 @@ def land(rng: np.random.Generator, camera: Camera, size: int) -> tuple[Picture, 
     image = image * (1 - haze) + sky * haze
     rows = ((np.arange(size) + 0.5) / size)[:, None, None]
     dome = sky * (0.85 + 0.35 * rows) + 0.35 * np.clip(clouds - 0.55, 0, 1)[..., None]
-    picture.image = np.where(np.isfinite(depth)[..., None], image, dome)
-    return picture, (x, y, depth)
+    rendered.image = np.where(np.isfinite(depth)[..., None], image, dome)
+    return rendered, (x, y, depth)
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
-    """One picture, uint8 (size, size, 3), and its class."""
+    """One image, uint8 (size, size, 3), and its class."""
     vehicles = scene(rng)
     pitch = rng.uniform(-0.035, 0.055)
     c, s = np.cos(pitch), np.sin(pitch)
@@ -158,10 +161,10 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     camera = Camera(np.array([0.0, 0.0, rng.uniform(1.5, 1.9)]), axes, FOCAL)
     light = unit(np.array([rng.uniform(-0.9, 0.9), rng.uniform(-0.8, 0.3), 1.0]))
     ambient = rng.uniform(0.4, 0.65)
-    picture, floor = land(rng, camera, 2 * size)
+    rendered, floor = land(rng, camera, 2 * size)
     parts = [v.solids() for v in vehicles]
-    picture.shadow([solid for part in parts for solid in part[:2]], light, 0.7 * (1 - ambient) + 0.15, floor)
+    rendered.shadow([solid for part in parts for solid in part[:2]], light, 0.7 * (1 - ambient) + 0.15, floor)
     for number, solid in enumerate(roadside(rng) + [solid for part in parts for solid in part]):
-        picture.add(solid, number, light, ambient)
-    image = np.clip(shrink(picture.image, 2) * rng.uniform(0.75, 1.1), 0, 1)
+        rendered.add(solid, number, light, ambient)
+    image = np.clip(shrink(rendered.image, 2) * rng.uniform(0.75, 1.1), 0, 1)
     return to_bytes(image), {"kitti-distance-standin": sum(nearest(vehicles) > t for t in THRESHOLDS)}

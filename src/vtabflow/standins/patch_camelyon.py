@@ -1,25 +1,25 @@
 """Stand-in for PatchCamelyon: stained tissue from above. Are there tumour cells in the central third?
 
 As in Veeling et al. 2018 the label asks about the centre only (32 of 96 pixels): tumour cells outside of it do not
-count, and half of the pictures of both classes have some there. Tumour nuclei are larger, paler inside and uneven in
-size and outline; ordinary nuclei are small, dark and round, crowded in some pictures. Stain, brightness and tissue
+count, and half of the images of both classes have some there. Tumour nuclei are larger, paler inside and uneven in
+size and outline; ordinary nuclei are small, dark and round, crowded in some images. Stain, brightness and tissue
 vary more than the classes do.
 """
 
 import numpy as np
 
-from vtabflow.standins.canvas import Array, coverage, grid, noise, over, to_bytes, turned
+from vtabflow.standins.canvas import Array, coverage, grid, noise, over, rotated, to_bytes
 
 TASKS = {"patch-camelyon-standin": 2}
 
-# Half the side of the central square that decides, in picture widths.
+# Half the side of the central square that decides, in image widths.
 CENTRE = 1.0 / 6.0
 
 
 def nuclei(
     u: Array, v: Array, table: Array, reach: tuple[float, float], size: int, cells: float
 ) -> tuple[Array, Array, Array]:
-    """Nuclei on a jittered grid, one a cell: opacity, rim (1 at the edge, 0 inside) and tone, (size, size) each.
+    """Nuclei on a jittered grid, one per cell: opacity, rim (1 at the edge, 0 inside) and tone, (size, size) each.
 
     `u`, `v` are in cells; `table` (n, n, 7) has shares in [0, 1]: place (2), size, stretch, angle, tone, presence (0:
     absent); `reach` the radii in cells.
@@ -36,13 +36,13 @@ def nuclei(
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
-    """One picture, uint8 (size, size, 3), and its class."""
+    """One image, uint8 (size, size, 3), and its class."""
     label, elsewhere = int(rng.integers(2)), rng.random() < 0.5
     x, y = grid(size)
     stain = rng.uniform(0.85, 1.15)
     pink = np.array([0.90, 0.68, 0.80]) + rng.uniform(-0.07, 0.06, 3)
     violet = np.array([0.42, 0.26, 0.54]) + rng.uniform(-0.08, 0.08, 3)
-    u, v = turned(x, y, 0.5, 0.5, rng.uniform(0, 2 * np.pi))
+    u, v = rotated(x, y, 0.5, 0.5, rng.uniform(0, 2 * np.pi))
     fibres = noise(rng, size, 5, 3)
     strands = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.uniform(2, 5) * u + 2.5 * fibres))
     image = pink * (1.06 - 0.2 * stain * fibres - 0.1 * stain * strands)[..., None]

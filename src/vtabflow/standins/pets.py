@@ -8,14 +8,14 @@ import numpy as np
 from vtabflow.standins.canvas import (
     Array,
     any_colour,
-    backdrop,
+    as_photograph,
     coverage,
     ellipse,
     figure,
     noise,
     over,
-    photographed,
-    placed,
+    random_background,
+    random_frame,
     to_bytes,
 )
 
@@ -103,8 +103,8 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     """One head, uint8 (size, size, 3), and the breed (the order of BREEDS)."""
     label = int(rng.integers(len(BREEDS)))
     ears, wide, high, muzzle, (apart, eye), marking, coats = list(BREEDS.values())[label]
-    image = backdrop(rng, size, things=3)
-    u, v, scale = placed(rng, size, reach=(0.27, 0.44), shift=0.12, tilt=0.35, bend=0.07)
+    image = random_background(rng, size, things=3)
+    u, v, scale = random_frame(rng, size, reach=(0.27, 0.44), shift=0.12, tilt=0.35, bend=0.07)
     which, light = rng.integers(len(coats)), rng.uniform(0.75, 1.15)
     fur = np.clip(coats[which] * light * (1 + 0.05 * rng.standard_normal(3)), 0, 1)
     # A marking stands out from the coat: dark on a pale one, pale on a dark one; a bib or a blaze is pale.
@@ -141,4 +141,4 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     image = figure(image, side, v, scale, eyes, colours)
     nose = [("e", 4, 0, 0.27, 0.13 if hanging else 0.09, 0.09), ("s", 4, 0.05, [(0, 0.3), (0, 0.45), (0.16, 0.52)])]
     image = figure(image, side, v, scale, nose, colours)
-    return to_bytes(photographed(rng, image)), {"oxford-iiit-pet-standin": label}
+    return to_bytes(as_photograph(rng, image)), {"oxford-iiit-pet-standin": label}

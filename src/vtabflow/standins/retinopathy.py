@@ -49,7 +49,7 @@ def scattered(rng: np.random.Generator, n: int, low: float = 0.06, high: float =
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
-    """One picture, uint8 (size, size, 3), and its grade."""
+    """One image, uint8 (size, size, 3), and its grade."""
     grade = int(np.searchsorted(np.cumsum(SHARES), rng.random()))
     x, y = grid(size)
     side = rng.choice([-1.0, 1.0])
@@ -113,7 +113,7 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
             fine = vessels(x - centre[0], y - centre[1], tuft, size) * coverage(reach - rng.uniform(0.06, 0.1), size)
             image = over(image, 0.85 * fine, blood)
 
-    # Dust (grey-green, soft) and a reflex are in pictures of every grade.
+    # Dust (grey-green, soft) and a reflex are in images of every grade.
     dust = int(rng.integers(0, 4))
     image = over(
         image,

@@ -1,7 +1,7 @@
 """Stand-in for smallNORB: a lit grey toy on a turntable. Which way does it face, and from how high is it seen?
 
 As LeCun et al. 2004: five categories (animal, human, airplane, truck, car), 18 azimuths 20 degrees apart, 9 elevations
-from 30 to 70 degrees, 6 lightings, one grey channel. Here each picture has its own instance (proportions and paint
+from 30 to 70 degrees, 6 lightings, one grey channel. Here each image has its own instance (proportions and paint
 drawn anew), and no toy looks the same from two azimuths: each has a head, a nose, a cab or outstretched arms in front.
 The turntable shows faintly, lighter or darker than the floor.
 """
@@ -9,7 +9,7 @@ The turntable shows faintly, lighter or darker than the floor.
 import numpy as np
 
 from vtabflow.standins.canvas import Array, noise, to_bytes
-from vtabflow.standins.solids import Picture, Solid, look_at, shrink, turn, unit
+from vtabflow.standins.solids import RenderedImage, Solid, look_at, shrink, turn, unit
 
 TASKS = {"smallnorb-azimuth-standin": 18, "smallnorb-elevation-standin": 9}
 
@@ -32,6 +32,7 @@ def _wheels(xs: tuple[float, ...], width: float, radius: float) -> list[Part]:
 
 
 def car(p: Array) -> list[Part]:
+    """Parts of a car; `p` (3,) in [0, 1] are its proportions."""
     long, high, back = 0.85 + 0.2 * p[0], 0.16 + 0.06 * p[1], 0.12 + 0.25 * p[2]
     return [
         ("box", (0, 0, 0.18 + high), (long, 0.42, high), 1.0, "z"),
@@ -42,6 +43,7 @@ def car(p: Array) -> list[Part]:
 
 
 def truck(p: Array) -> list[Part]:
+    """Parts of a truck; `p` (3,) in [0, 1] are its proportions."""
     load, cab = 0.32 + 0.18 * p[0], 0.22 + 0.1 * p[1]
     return [
         ("box", (-0.3, 0, 0.25 + load), (0.68, 0.42, load), 1.0, "z"),
@@ -52,6 +54,7 @@ def truck(p: Array) -> list[Part]:
 
 
 def airplane(p: Array) -> list[Part]:
+    """Parts of an aeroplane; `p` (3,) in [0, 1] are its proportions."""
     span, sweep, high = 0.8 + 0.25 * p[0], 0.25 * p[1], 0.32
     return [
         ("sphere", (0, 0, high), (1.0, 0.17, 0.17), 1.0, "z"),
@@ -64,6 +67,7 @@ def airplane(p: Array) -> list[Part]:
 
 
 def animal(p: Array) -> list[Part]:
+    """Parts of an animal; `p` (3,) in [0, 1] are its proportions."""
     leg, neck = 0.2 + 0.12 * p[0], 0.1 + 0.35 * p[1]
     body = 2 * leg + 0.2
     return [
@@ -76,6 +80,7 @@ def animal(p: Array) -> list[Part]:
 
 
 def human(p: Array) -> list[Part]:
+    """Parts of a person; `p` (3,) in [0, 1] are its proportions."""
     leg, reach, lift = 0.36 + 0.08 * p[0], 0.28 + 0.12 * p[1], 0.12 * p[2]
     chest = 2 * leg + 0.3
     return [
@@ -110,7 +115,7 @@ def toy(parts: list[Part], azimuth: float, scale: float, spot: Array, tone: floa
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
-    """One picture, uint8 (size, size, 1), and its class for each task."""
+    """One image, uint8 (size, size, 1), and its class for each task."""
     azimuth, elevation = int(rng.integers(18)), int(rng.integers(9))
     parts = CATEGORIES[rng.integers(5)](rng.random(3))
     direction, ambient = LIGHTS[rng.integers(6)]
@@ -120,17 +125,17 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     )
     height = np.deg2rad(30.0 + 5.0 * elevation)
     eye = np.array([0.0, -5.0 * np.cos(height), 0.4 + 5.0 * np.sin(height)])
-    picture = Picture(
+    rendered = RenderedImage(
         look_at(eye, np.array([0.0, 0.0, 0.4]), (1.75, 1.75)), 2 * size, np.zeros((2 * size, 2 * size, 1))
     )
-    x, y, depth = picture.ground()
+    x, y, depth = rendered.ground()
     plate = np.clip((rng.uniform(1.05, 1.35) - np.hypot(x, y)) * size / 3, 0, 1)
     tone = 1 + 0.06 * (light[0] * x + light[1] * y) + rng.choice([-1, 1]) * rng.uniform(0.04, 0.14) * plate
-    picture.image = (rng.uniform(0.45, 0.85) * (tone * (0.95 + 0.1 * noise(rng, 2 * size, 4, 3))))[..., None]
-    picture.shadow(solids, light, 0.75 * (1 - ambient), (x, y, depth))
+    rendered.image = (rng.uniform(0.45, 0.85) * (tone * (0.95 + 0.1 * noise(rng, 2 * size, 4, 3))))[..., None]
+    rendered.shadow(solids, light, 0.75 * (1 - ambient), (x, y, depth))
     for number, solid in enumerate(solids):
-        picture.add(solid, number, light, ambient)
-    return to_bytes(shrink(picture.image, 2)), {
+        rendered.add(solid, number, light, ambient)
+    return to_bytes(shrink(rendered.image, 2)), {
         "smallnorb-azimuth-standin": azimuth,
         "smallnorb-elevation-standin": elevation,
     }

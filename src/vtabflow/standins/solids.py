@@ -1,9 +1,8 @@
-"""Lit solids seen by a pinhole camera: spheres, boxes and cylinders of any proportions, by ray casting. All float64,
-numpy alone.
+"""Ray casting of lit spheres, boxes and cylinders seen by a pinhole camera. All float64, numpy alone.
 
-World coordinates are right-handed with z up; the ground is z = 0. A ray through a picture point is position + t *
+World coordinates are right-handed with z up; the ground is z = 0. A ray through an image point is position + t *
 direction with `direction` of unit length along the optical axis, so t is the depth in world units. Each solid is cast
-only inside the window of the picture that its projected bounding box covers: ten solids at 64 x 64 rays take about a
+only inside the window of the image that its projected bounding box covers: ten solids at 64 x 64 rays take about a
 millisecond.
 """
 
@@ -20,8 +19,10 @@ CORNERS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in
 
 @dataclass(frozen=True)
 class Camera:
-    """`axes` (3, 3): right, down, forward as rows; `focal`: focal length across and down, in picture widths and
-    heights.
+    """A pinhole camera.
+
+    The rows of `axes` (3, 3) are right, down and forward; `focal` is the focal length across and down, in image widths
+    and heights.
     """
 
     position: Array
@@ -29,7 +30,7 @@ class Camera:
     focal: tuple[float, float]
 
     def project(self, points: Array) -> tuple[Array, Array, Array]:
-        """x and y in the unit square (outside it when out of view) and depth of `points` (..., 3)."""
+        """Coordinates x and y in the unit square (outside of it if out of view) and depth of `points` (..., 3)."""
         seen = (points - self.position) @ self.axes.T
         across, down, depth = seen[..., 0], seen[..., 1], seen[..., 2]
         safe = np.maximum(depth, 1e-3)
@@ -38,10 +39,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class Solid:
-    """A `kind` ("sphere", "box", "cylinder" along its third axis) of half sizes `half` (3,) along the rows of `axes`
-    (3, 3).
+    """A `kind` of solid: "sphere", "box" or "cylinder" (along its third axis).
 
-    `colour` is (C,) in [0, 1]; `gloss` the strength of the highlight.
+    `half` (3,) are its half sizes along the rows of `axes` (3, 3), `colour` is (C,) in [0, 1], `gloss` is the strength
+    of the highlight.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Solid:
 
 
 def unit(vector: Array) -> Array:
+    """`vector` (3,) scaled to length 1."""
     return vector / math.sqrt(_dot(vector, vector))
 
 
@@ -74,9 +76,11 @@ def turn(yaw: float) -> Array:
     return np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
-class Picture:
-    """A picture under construction: `image` (size, size, C), `depth` and `owner` (the number of the solid seen, -1:
-    none).
+class RenderedImage:
+    """An image that solids are added to.
+
+    `image` is (size, size, C); `depth` and `owner` (size, size) are the depth and the number of the solid seen at each
+    pixel, -1 for none.
     """
 
     def __init__(self, camera: Camera, size: int, background: Array) -> None:
@@ -106,8 +110,9 @@ class Picture:
         return forward + right * self._across[None, None, columns] + down * self._down[None, rows, None]
 
     def ground(self) -> tuple[Array, Array, Array]:
-        """x and y of the ground point seen at each pixel and its depth, (size, size) each; depth is inf at and above
-        the horizon.
+        """Coordinates x and y of the ground point seen at each pixel and its depth, (size, size) each.
+
+        The depth is inf at and above the horizon.
         """
         everything = slice(0, self.size)
         direction = self.rays(np.eye(3), everything, everything)
@@ -119,8 +124,9 @@ class Picture:
     def shadow(
         self, solids: list[Solid], light: Array, strength: float, floor: tuple[Array, Array, Array] | None = None
     ) -> None:
-        """Darken the ground where a solid stands between it and the light, which comes from direction `light` (3,).
-        Call before add.
+        """Darken the ground where a solid is between it and the light, which comes from direction `light` (3,).
+
+        To be called before `add`.
         """
         x, y, _ = self.ground() if floor is None else floor
         shaded = np.zeros((self.size, self.size), dtype=bool)
@@ -138,9 +144,7 @@ class Picture:
         self.image *= np.where(shaded, 1.0 - strength, 1.0)[..., None]
 
     def add(self, solid: Solid, number: int, light: Array, ambient: float) -> None:
-        """Draw a solid where it is nearer than what is there; `light` (3,) is the unit direction that the light comes
-        from.
-        """
+        """Draw a solid where it is nearer than what is drawn already; the light comes from direction `light` (3,)."""
         window = self.window(solid.corners())
         if window is None:
             return

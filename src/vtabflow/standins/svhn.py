@@ -5,16 +5,16 @@ import numpy as np
 from vtabflow.standins.canvas import (
     Array,
     any_colour,
-    bent,
+    as_photograph,
     coverage,
     ellipse,
     grid,
     noise,
     over,
-    photographed,
+    rotated,
     stroke,
     to_bytes,
-    turned,
+    warped,
 )
 
 TASKS = {"svhn-standin": 10}
@@ -60,14 +60,14 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
     wall = any_colour(rng)
     image = wall * (0.75 + 0.5 * patches[..., None])
     paint = any_colour(rng, (0.0, 1.0))
-    # A number must be told from its wall, if only just: at least 0.18 apart on average over the channels.
+    # A number differs from its wall by at least 0.18 on average over the channels.
     if np.abs(paint - wall).mean() < 0.18:
         paint = 1 - wall if abs(wall.mean() - 0.5) > 0.12 else wall * 0.4
     scale, tilt, slant = rng.uniform((0.24, -0.2, -0.25), (0.42, 0.2, 0.25))
     cx, cy = 0.5 + rng.uniform(-0.09, 0.09, 2)
-    u, v = turned(x, y, cx, cy, tilt)
+    u, v = rotated(x, y, cx, cy, tilt)
     aspect = rng.uniform(0.85, 1.25)
-    u, v = bent(rng, (u / aspect + slant * v) / scale, v / scale, 0.1)
+    u, v = warped(rng, (u / aspect + slant * v) / scale, v / scale, 0.1)
     half_width, pitch = rng.uniform(0.09, 0.24), rng.uniform(1.35, 1.7)
     shadow = rng.uniform(-0.25, 0.25, 2) if rng.random() < 0.4 else None
     left, right = rng.random(2) < 0.75
@@ -80,6 +80,6 @@ def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
             image = over(image, coverage(distance * scale, size), paint)
     if rng.random() < 0.3:
         ax, ay = rng.random(2)
-        line = np.abs(turned(x, y, ax, ay, rng.uniform(0, np.pi))[1]) - rng.uniform(0.005, 0.03)
+        line = np.abs(rotated(x, y, ax, ay, rng.uniform(0, np.pi))[1]) - rng.uniform(0.005, 0.03)
         image = over(image, coverage(line, size) * 0.7, any_colour(rng))
-    return to_bytes(photographed(rng, image)), {"svhn-standin": label}
+    return to_bytes(as_photograph(rng, image)), {"svhn-standin": label}

@@ -10,24 +10,24 @@ import numpy as np
 from vtabflow.standins.canvas import (
     Array,
     any_colour,
-    backdrop,
-    bent,
+    as_photograph,
     box,
-    coat,
     coverage,
     disc,
     ellipse,
     figure,
+    figure_colours,
     grid,
     hsv,
     noise,
     over,
-    paints,
-    photographed,
-    placed,
     polygon,
+    random_background,
+    random_frame,
+    rotated,
+    shaded_surface,
     to_bytes,
-    turned,
+    warped,
 )
 
 TASKS = {"upstream-standin": 32}
@@ -100,19 +100,19 @@ FACES = ("bear", "owl", "rabbit")
 VIEWS = ("cave", "island", "volcano")
 
 
-def thing(rng: np.random.Generator, size: int, kind: int) -> Array:
-    image = backdrop(rng, size, things=4)
-    u, v, scale = placed(rng, size, reach=(0.26, 0.48), tilt=0.5, bend=0.14)
-    colours = paints(rng, 3, image)
-    colours[0] = coat(rng, u, v, colours[0], 0.8)
+def _thing(rng: np.random.Generator, size: int, kind: int) -> Array:
+    image = random_background(rng, size, things=4)
+    u, v, scale = random_frame(rng, size, reach=(0.26, 0.48), tilt=0.5, bend=0.14)
+    colours = figure_colours(rng, 3, image)
+    colours[0] = shaded_surface(rng, u, v, colours[0], 0.8)
     return figure(image, u, v, scale, list(THINGS.values())[kind], colours)
 
 
 def letter(rng: np.random.Generator, size: int, kind: int) -> Array:
     """One letter with, often, parts of others at its sides."""
-    image = backdrop(rng, size, things=2)
-    u, v, scale = placed(rng, size, reach=(0.22, 0.42), tilt=0.3, flip=False)
-    width, pitch, paint = rng.uniform(0.18, 0.46), rng.uniform(1.4, 1.8), paints(rng, 1, image)
+    image = random_background(rng, size, things=2)
+    u, v, scale = random_frame(rng, size, reach=(0.22, 0.42), tilt=0.3, flip=False)
+    width, pitch, paint = rng.uniform(0.18, 0.46), rng.uniform(1.4, 1.8), figure_colours(rng, 1, image)
     beside = [(int(rng.integers(len(LETTERS))), side * pitch) for side in (-1, 1) if rng.random() < 0.6]
     for which, offset in (*beside, (kind, 0.0)):
         lines = [("s", 0, width, line) for line in list(LETTERS.values())[which]]
@@ -120,12 +120,12 @@ def letter(rng: np.random.Generator, size: int, kind: int) -> Array:
     return image
 
 
-def texture(rng: np.random.Generator, size: int, kind: int) -> Array:
+def _texture(rng: np.random.Generator, size: int, kind: int) -> Array:
     x, y = grid(size)
     cx, cy = rng.random(2)
-    u, v = turned(x, y, cx, cy, rng.uniform(0, TAU))
+    u, v = rotated(x, y, cx, cy, rng.uniform(0, TAU))
     pace = np.exp(rng.uniform(np.log(2.4), np.log(6.5)))
-    u, v = bent(rng, u * pace * rng.uniform(0.85, 1.2), v * pace, 0.25)
+    u, v = warped(rng, u * pace * rng.uniform(0.85, 1.2), v * pace, 0.25)
     name = TEXTURES[kind]
     if name == "bricks":
         row = np.floor(v * 1.6)
@@ -150,12 +150,12 @@ def texture(rng: np.random.Generator, size: int, kind: int) -> Array:
 
 def rosette(rng: np.random.Generator, size: int, kind: int) -> Array:
     """Round things whose outline or surface repeats about a middle."""
-    image = backdrop(rng, size, things=4)
-    u, v, scale = placed(rng, size, reach=(0.24, 0.48), tilt=np.pi)
+    image = random_background(rng, size, things=4)
+    u, v, scale = random_frame(rng, size, reach=(0.24, 0.48), tilt=np.pi)
     r, angle = np.hypot(u, v), np.arctan2(v, u)
     name, core = ROSETTES[kind], rng.uniform(0.12, 0.35)
-    colours = paints(rng, 3, image)
-    colours[0] = coat(rng, u, v, colours[0])
+    colours = figure_colours(rng, 3, image)
+    colours[0] = shaded_surface(rng, u, v, colours[0])
     if name == "clover":
         edge = 0.25 + 0.75 * np.sqrt(np.abs(np.cos(angle * int(rng.integers(3, 5)) / 2)))
         core *= 0.5
@@ -172,11 +172,11 @@ def rosette(rng: np.random.Generator, size: int, kind: int) -> Array:
     return over(image, coverage(disc(u, v, core) * scale, size), colours[1])
 
 
-def face(rng: np.random.Generator, size: int, kind: int) -> Array:
-    image = backdrop(rng, size, things=3)
-    u, v, scale = placed(rng, size, reach=(0.26, 0.44), tilt=0.35, bend=0.08)
+def _face(rng: np.random.Generator, size: int, kind: int) -> Array:
+    image = random_background(rng, size, things=3)
+    u, v, scale = random_frame(rng, size, reach=(0.26, 0.44), tilt=0.35, bend=0.08)
     fur, pale, eye = any_colour(rng, (0.15, 0.95)), any_colour(rng, (0.7, 1.0)), any_colour(rng, (0.4, 1.0))
-    skin = coat(rng, u, v, fur) * (0.85 + 0.3 * noise(rng, size, 9))[..., None]
+    skin = shaded_surface(rng, u, v, fur) * (0.85 + 0.3 * noise(rng, size, 9))[..., None]
     colours, side = [skin, pale, eye, np.full(3, 0.08), 0.6 * fur], np.abs(u)
     ears, wide, eyes = (
         ([("e", 4, 0.55, -0.6, 0.28, 0.28), ("e", 1, 0.55, -0.6, 0.14, 0.14)], 0.75, (0.3, 0.09)),
@@ -193,7 +193,7 @@ def face(rng: np.random.Generator, size: int, kind: int) -> Array:
     return figure(image, u, v, scale, [nose], colours)
 
 
-def view(rng: np.random.Generator, size: int, kind: int) -> Array:
+def _view(rng: np.random.Generator, size: int, kind: int) -> Array:
     x, y = grid(size)
     high, low, land = any_colour(rng, (0.2, 0.9)), any_colour(rng, (0.5, 1.0)), any_colour(rng, (0.2, 0.7))
     h = rng.uniform(0.4, 0.65)
@@ -220,12 +220,19 @@ def view(rng: np.random.Generator, size: int, kind: int) -> Array:
     return over(image, coverage(box(x - 0.5, y - 1, 1, 1 - h - 0.25), size), 0.6 * surface)
 
 
-FAMILIES = ((thing, THINGS), (letter, LETTERS), (texture, TEXTURES), (rosette, ROSETTES), (face, FACES), (view, VIEWS))
+FAMILIES = (
+    (_thing, THINGS),
+    (letter, LETTERS),
+    (_texture, TEXTURES),
+    (rosette, ROSETTES),
+    (_face, FACES),
+    (_view, VIEWS),
+)
 CATEGORIES = [(family, kind) for family, names in FAMILIES for kind in range(len(names))]
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Array, dict[str, int]]:
-    """One picture, uint8 (size, size, 3), and its category: things, letters, textures, rosettes, faces, then views."""
+    """One image, uint8 (size, size, 3), and its category: things, letters, textures, rosettes, faces, then views."""
     label = int(rng.integers(len(CATEGORIES)))
     family, kind = CATEGORIES[label]
-    return to_bytes(photographed(rng, family(rng, size, kind))), {"upstream-standin": label}
+    return to_bytes(as_photograph(rng, family(rng, size, kind))), {"upstream-standin": label}
