@@ -252,15 +252,16 @@ import sys
 
 for name in ("tensorflow", "tensorflow_datasets", "array_record"):
     sys.modules[name] = None
-from finetune_place import make_cell, make_encoder, make_pack, result
+from dataclasses import replace
+
+from finetune_place import make_cell, make_encoder, make_job, result, with_store
 
 from vtabflow.finetune import step
 
 make_encoder("a", 0)
-cell = make_cell(budget="1k", learning_rates=[0.1], steps=[2])
-cell |= {"task": "cifar100", "source": "tfds", "classes": 100, "image_size": 32}
-cell["store"] = {"dataset": "cifar100", "key": "1k", "folder": sys.argv[1]}
-step.run(make_pack(cell))
+cell = replace(make_cell(budget="1k", learning_rates=[0.1], steps=[2]), task="cifar100", source="tfds")
+cell = with_store(cell, sys.argv[1], classes=100, image_size=32)
+step.run(make_job(cell))
 score, arrays = result(cell)
 assert score["status"] == "ok", score
 print(len(arrays["test_pred"]))
