@@ -7,7 +7,7 @@ whole module), "finetune/loop.py:(statements)" (what a module does when it is im
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -124,10 +124,14 @@ class Definitions:
     Args:
         package: the package's folder.
         tables: names of definitions that are tables: a unit takes rows of them, and a reference takes nothing.
+        named_imports: definitions of which the computed imports are named among a unit's entries; those of any other
+            definition may be of any module.
     """
 
-    def __init__(self, package: Path, tables: frozenset[str] = frozenset()):
-        self.package, self.tables = package, tables
+    def __init__(
+        self, package: Path, tables: frozenset[str] = frozenset(), named_imports: frozenset[str] = frozenset()
+    ):
+        self.package, self.tables, self.named_imports = package, tables, named_imports
         self.module = cache(self._module)
         self.definition = cache(self._definition)
         self.resolve = cache(self._resolve)
@@ -153,6 +157,28 @@ class Definitions:
     def modules(self) -> list[Module]:
         """All modules of the package."""
         return [self.of_file(path.relative_to(self.package).as_posix()) for path in sorted(self.package.rglob("*.py"))]
+
+    def reached(self, entries: Iterable[str]) -> dict[str, str]:
+        """All definitions that `entries` use, directly or not, with their digests, sorted."""
+        waiting, found = list(entries), {}
+        loaded: set[str] = set()
+        while waiting:
+            current = waiting.pop()
+            if current in found or current in self.tables or current in LEFT_OUT:
+                continue
+            module = self.of_file(current.partition(":")[0])
+            uses, imports, found[current] = frozenset(module.names()), frozenset({module.name}), ""
+            if not current.endswith(":*"):
+                definition = self.definition(current)
+                uses, found[current] = definition.uses, definition.digest
+                imports |= {each for origin in definition.loads for each in self.modules_of(origin)}
+                if definition.computed_import and current not in self.named_imports:
+                    uses |= {f"{each.file}:*" for each in self.modules}
+            waiting.extend(uses)
+            for each in {each for name in imports for each in self.loaded(name)} - loaded:
+                loaded.add(each)
+                waiting.extend(self.effects(each))
+        return {each: digest for each, digest in sorted(found.items()) if digest}
 
     # ---- names
 
@@ -274,7 +300,7 @@ class Definitions:
         return frozenset(seen)
 
     def modules_of(self, origin: str) -> Iterator[str]:
-        """The modules that importing "vtabflow.runtime.compute.resolved" runs, those of parents left out."""
+        """The modules that importing "vtabflow.runtime.compute.resolve_precision" runs, those of parents left out."""
         parts = origin.split(".")
         if parts[0] == self.package.name:
             yield from (name for end in (len(parts) - 1, len(parts)) if self.module(name := ".".join(parts[1:end])))

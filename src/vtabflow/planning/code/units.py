@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from vtabflow.planning import catalogue
-from vtabflow.planning.code.definitions import LEFT_OUT, PACKAGE, Definitions
+from vtabflow.planning.code.definitions import PACKAGE, Definitions
 from vtabflow.planning.code.syntax import module_literals
 from vtabflow.runtime.files import canonical
 
@@ -24,12 +24,9 @@ DATASET_TABLES = (
     "prepare/tfds/labels.py:FEATURES",
 )
 # What these functions import by a computed name are entries of the units below.
-NAMED_IMPORTS = {
-    "prepare/step.py:run",
-    "standins/source.py:make",
-    "networks/registry.py:_class_of",
-    "planning/catalogue.py:load",
-}
+NAMED_IMPORTS = frozenset(
+    {"prepare/step.py:run", "standins/source.py:make", "networks/registry.py:_class_of", "planning/catalogue.py:load"}
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Units:
     def __init__(self, package: Path = PACKAGE):
         self.package = package
         tables = (NETWORKS, *DATASET_TABLES)
-        self.definitions = Definitions(package, frozenset(tables))
+        self.definitions = Definitions(package, frozenset(tables), NAMED_IMPORTS)
         self.all = {
             unit.name: unit for unit in [*self._steps(), *self._prepared(), *self._networks(), *self._methods()]
         }
@@ -116,36 +113,9 @@ class Units:
 
     def _contents(self, name: str) -> dict[str, str]:
         """The definitions (and files) that a unit is made of, with their digests."""
-        unit, definitions = self.all[name], self.definitions
-        waiting, found = list(unit.entries), {}
-        loaded: set[str] = set()
-
-        def load(module: str) -> None:
-            for each in definitions.loaded(module) - loaded:
-                loaded.add(each)
-                waiting.extend(definitions.effects(each))
-
-        while waiting:
-            current = waiting.pop()
-            if current in found or current in definitions.tables or current in LEFT_OUT:
-                continue
-            module = definitions.of_file(current.partition(":")[0])
-            load(module.name)
-            if current.endswith(":*"):
-                found[current] = ""
-                waiting.extend(module.names())
-                continue
-            definition = definitions.definition(current)
-            found[current] = definition.digest
-            waiting.extend(definition.uses)
-            for origin in definition.loads:
-                for each in definitions.modules_of(origin):
-                    load(each)
-            if definition.computed_import and current not in NAMED_IMPORTS:
-                waiting.extend(f"{each.file}:*" for each in definitions.modules)
-        for file in unit.files:
-            found[file] = hashlib.sha256((self.package / file).read_bytes()).hexdigest()
-        return {each: digest for each, digest in sorted(found.items()) if digest}
+        unit = self.all[name]
+        files = {file: hashlib.sha256((self.package / file).read_bytes()).hexdigest() for file in unit.files}
+        return self.definitions.reached(unit.entries) | files
 
     def digest(self, name: str) -> str:
         """16 hexadecimal digits for all that a unit is made of."""
