@@ -86,7 +86,7 @@ class Module:
 
     def names(self) -> list[str]:
         """All its definitions."""
-        return [f"{self.file}:{name}" for name in (*self.bound, STATEMENTS)]
+        return [f"{self.file}:{name}" for name in (*self.bound, *([STATEMENTS] if self.statements else []))]
 
 
 def _imports(statement: ast.stmt) -> list[ast.Import | ast.ImportFrom]:

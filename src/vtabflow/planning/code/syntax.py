@@ -200,12 +200,11 @@ class Text:
             return False
         self._out.append("(Call")
         self.write(node.func)
-        if kind != "plain":
-            drops = bool(kind or text)
-            self.write([argument for argument in node.args if not (drops and _is_text(argument))])
-            for keyword in node.keywords:
-                if not (drops and _is_text(keyword.value)) and not (takes_help and keyword.arg in HELP):
-                    self.write(keyword)
+        drops = bool(kind or text)
+        self.write([arg for arg in node.args if kind != "plain" and not (drops and _is_text(arg))])
+        for keyword in node.keywords if kind != "plain" else ():
+            if not (drops and _is_text(keyword.value)) and not (takes_help and keyword.arg in HELP):
+                self.write(keyword)
         self._out.append(")")
         return True
 
