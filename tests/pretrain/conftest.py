@@ -1,12 +1,22 @@
 """A small labelled upstream, made once with the project's own store."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from method_place import SMALL
+from settings_of_tests import COMMON, with_settings
+from small_methods import SMALL
 
+from vtabflow.contracts.specs import (
+    EncoderCode,
+    EncoderSpec,
+    FolderSettings,
+    ImageSpec,
+    SplitFractions,
+    StoreSpec,
+    SubsetDraw,
+    UpstreamSpec,
+)
+from vtabflow.contracts.typed_json import from_json, to_json
 from vtabflow.planning import catalogue
 from vtabflow.prepare import store
 
@@ -14,7 +24,7 @@ SIZE, CLASSES = 32, 4
 
 
 def arrays(n, seed):
-    """n pictures of noise with a bright square whose corner tells the class."""
+    """n images of noise with a bright square whose corner is the class."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 120, (n, SIZE, SIZE, 3), dtype=np.uint8)
     labels = np.arange(n) % CLASSES
@@ -34,21 +44,21 @@ def upstream_folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("upstream")
     counts = {"train": 120, "val": 40, "test": 8}
     parts = {split: arrays(n, i) for i, (split, n) in enumerate(counts.items())}
-    spec = {
-        "step": "prepare",
-        "key": "0",
-        "dataset": "corners",
-        "folder": str(root / "store"),
-        "receipt": str(root / "store.json"),
-        "manifest": str(root / "manifest.json"),
-        "source": "folder",
-        "settings": {},
-        "image": {"size": SIZE, "resize": "antialias"},
-        "rows": "all",
-        "tasks": ["corners"],
-        "identity": {},
-        "code": "",
-    }
+    spec = StoreSpec(
+        key="0",
+        dataset="corners",
+        folder=str(root / "store"),
+        receipt=str(root / "store.json"),
+        manifest=str(root / "manifest.json"),
+        source="folder",
+        settings=FolderSettings("corners", "refuse", SplitFractions(0, (0.6, 0.2, 0.2)), "upstream"),
+        image=ImageSpec(SIZE, "antialias"),
+        rows="all",
+        tasks=("corners",),
+        classes={"corners": CLASSES},
+        identity={},
+        code="",
+    )
     store.write(
         spec,
         {split: images for split, (images, _) in parts.items()},
@@ -65,39 +75,35 @@ def make_spec(tmp_path, upstream_folder):
 
     def make(method="rotation", key="k", seed=0, **settings):
         info = catalogue.info(method)
-        common = {
-            "steps": 12,
-            "batch": 16,
-            "optimiser": "sgd",
-            "learning_rate": 0.05,
-            "momentum": 0.9,
-            "weight_decay": 1e-4,
-            "warmup": 0.1,
-            "decay": "steps",
-            "decay_at": [0.5, 0.8],
-            "decay_factor": 0.1,
-            "divergence": 100.0,
-            "precision": "auto",
-        }
-        subset = {"fraction": 0.2, "seed": 0} if "subset" in info.streams.values() else None
-        upstream = {"dataset": "corners", "folder": str(upstream_folder), "task": "corners", "classes": CLASSES}
-        spec = {
-            "step": "pretrain",
-            "key": key,
-            "method": method,
-            "display": info.display,
-            "family": info.family,
-            "folder": str(tmp_path / "encoders" / key),
-            "receipt": str(tmp_path / "encoders" / f"{key}.json"),
-            "network": info.network("resnet-small"),
-            "image_size": SIZE,
-            "seed": seed,
-            "settings": {**common, **info.defaults, **info.settings, **SMALL.get(method, {}), **settings},
-            "upstream": {**upstream, "subset": subset} if info.streams else None,
-            "scratch": str(tmp_path / "scratch" / key),
-            "identity": {},
-            "code": "c",
-        }
-        return json.loads(json.dumps(spec))  # as a job reads it
+        trained = info.source == "trained"
+        upstream = UpstreamSpec(
+            dataset="corners",
+            folder=str(upstream_folder),
+            receipt="",
+            task="corners",
+            classes=CLASSES,
+            subset=SubsetDraw(0.2, 0) if "subset" in info.streams.values() else None,
+        )
+        spec = EncoderSpec(
+            key=key,
+            method=method,
+            display=info.display,
+            family=info.family,
+            source=info.source,
+            folder=str(tmp_path / "encoders" / key),
+            receipt=str(tmp_path / "encoders" / f"{key}.json"),
+            scratch=str(tmp_path / "scratch" / key),
+            network=info.network("resnet-small"),
+            image_size=SIZE,
+            seed=seed,
+            gpus=1,
+            settings=COMMON if trained else None,
+            upstream=upstream if trained else None,
+            identity={},
+            code=EncoderCode("c", "c"),
+        )
+        if trained:
+            spec = with_settings(spec, **{**info.defaults, **info.settings, **SMALL.get(method, {}), **settings})
+        return from_json(EncoderSpec, to_json(spec), "spec")  # as a job reads it
 
     return make

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from vtabflow.contracts.specs import EncoderSpec
+from vtabflow.contracts.typed_json import from_json
 from vtabflow.pretrain import loop, step
 from vtabflow.runtime import distributed
 
@@ -28,4 +30,4 @@ def forward(self, x):
 nn.modules.batchnorm._BatchNorm.forward = forward
 loop.synchronise_norms = lambda method, device: None
 torch.set_num_threads(1)
-step.run(json.loads(Path(sys.argv[1]).read_text()))
+step.run(from_json(EncoderSpec, json.loads(Path(sys.argv[1]).read_text()), sys.argv[1]))

@@ -1,10 +1,10 @@
-"""A run that was interrupted ends with the bits of one that was not, and a run that diverges stops: for every method."""
+"""For every method: an interrupted run ends bit-identical to one that was not, and a run that diverges stops."""
 
 import pytest
 import torch
-from method_place import TRAINED
+from small_methods import TRAINED
 
-from vtabflow.networks import registry as table
+from vtabflow.networks import registry
 from vtabflow.planning import catalogue
 from vtabflow.prepare.store import open_store
 from vtabflow.pretrain import loop
@@ -21,11 +21,11 @@ class Interrupted(Exception):
 
 
 def trained(spec, folder, stop_at=None, device="cpu"):
-    """The method after loop.train; with `stop_at` it is interrupted at that draw, as a kill would, and None returned."""
-    kind, settings = catalogue.load(spec["method"]), spec["settings"]
-    store = open_store(spec["upstream"]["folder"])
-    up = Upstream(store, spec["upstream"], kind.streams, settings["batch"], 0, torch.device(device))
-    method = kind(table.build(spec["network"], 0), spec["image_size"], up.classes, settings, 0)
+    """The method after loop.train; with `stop_at` it is interrupted at that batch, as by a kill, and None returned."""
+    kind, settings = catalogue.load(spec.method), spec.settings
+    store = open_store(spec.upstream.folder)
+    up = Upstream(store, spec.upstream, kind.streams, settings.batch, 0, torch.device(device))
+    method = kind(registry.build(spec.network, 0), spec.image_size, up.classes, settings.flat(), 0)
     draw = up.draw
 
     def counted(t):
@@ -42,19 +42,19 @@ def trained(spec, folder, stop_at=None, device="cpu"):
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("name", TRAINED)
-def test_interrupted_and_whole_runs_end_with_the_same_bits(make_spec, tmp_path, monkeypatch, name, device):
+def test_interrupted_and_whole_runs_are_bit_identical(make_spec, tmp_path, monkeypatch, name, device):
     """Everything that the method keeps: weights, moving averages, vectors of spectral norms, centres, batch norms."""
     monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
     for package in catalogue.info(name).needs:
         pytest.importorskip(package)
     spec = make_spec(name, steps=STEPS)
-    assert_torn_is_whole(spec, tmp_path, device)
+    check_interrupted_is_whole(spec, tmp_path, device)
 
 
-def assert_torn_is_whole(spec, folder, device):
+def check_interrupted_is_whole(spec, folder, device):
     whole, _ = trained(spec, folder / "whole", device=device)
-    turns = len(catalogue.info(spec["method"]).update_order)
-    assert trained(spec, folder / "torn", 5 * turns, device) is None
+    updates = len(catalogue.info(spec.method).update_order)
+    assert trained(spec, folder / "torn", 5 * updates, device) is None
     torn, outcome = trained(spec, folder / "torn", device=device)
     assert outcome.resumed == 1 and outcome.steps == STEPS
     want, have = whole.state_dict(), torn.state_dict()
@@ -63,16 +63,16 @@ def assert_torn_is_whole(spec, folder, device):
 
 @pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), GPU])
 @pytest.mark.parametrize("name", ["rotation", "cond-biggan"])
-def test_interrupted_and_whole_compiled_runs_end_with_the_same_bits(make_spec, tmp_path, monkeypatch, name, device):
+def test_interrupted_and_whole_compiled_runs_are_bit_identical(make_spec, tmp_path, monkeypatch, name, device):
     monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
     monkeypatch.setattr(loop, "worth_compiling", lambda *_: True)
-    assert_torn_is_whole(make_spec(name, steps=STEPS, precision="float32"), tmp_path, device)
+    check_interrupted_is_whole(make_spec(name, steps=STEPS, precision="float32"), tmp_path, device)
 
 
 @pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), GPU])
 @pytest.mark.parametrize("name", ["rotation", "cond-biggan", "bigbigan"])
 def test_compiled_runs_have_the_losses_of_plain_ones(make_spec, tmp_path, monkeypatch, name, device):
-    """Spectral norms and several turns too."""
+    """Spectral norms and several updates per step too."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     spec, curves = make_spec(name, steps=STEPS, precision="float32"), []
     for compiled in (False, True):
@@ -86,7 +86,7 @@ def test_compiled_runs_have_the_losses_of_plain_ones(make_spec, tmp_path, monkey
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if len(catalogue.info(name).update_order) > 1])
 def test_a_diverging_adversary_is_stopped_with_its_last_good_weights(make_spec, tmp_path, monkeypatch, capsys, name):
-    """One player's rate is raised at step 4 until its weights run away; nothing need be infinite for that."""
+    """Learning rates are raised at step 4 until weights grow without bound; nothing need be infinite for that."""
     monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
     spec = make_spec(name, steps=STEPS, divergence=10.0)
     good, kept = {}, loop.checkpoint.save

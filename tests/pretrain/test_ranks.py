@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.runtime.files import read_json
 
 # What the command does once it has leased so many GPUs.
@@ -18,7 +19,7 @@ EXACT = {**os.environ, "NVIDIA_TF32_OVERRIDE": "0"}
 
 
 def pretrain(spec, path, processes, gpus):
-    path.write_text(json.dumps(spec))
+    path.write_text(json.dumps(to_json(spec)))
     start, end = ["-m", "vtabflow"], ["--gpus", str(gpus)]
     if processes > 1:
         start, end = ["-c", TOGETHER.format(processes)], []
@@ -28,7 +29,7 @@ def pretrain(spec, path, processes, gpus):
 
 def with_plain_norms(spec, path, processes, gpus):
     """The same, with batch norms that run on a CPU."""
-    path.write_text(json.dumps(spec))
+    path.write_text(json.dumps(to_json(spec)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     script = str(Path(__file__).with_name("plain_norms.py"))
     return subprocess.run([*command, script, str(path)], capture_output=True, text=True, timeout=300, env=EXACT)
@@ -41,11 +42,11 @@ def curves(make_spec, tmp_path, method, start=pretrain, gpus=0, **settings):
         spec = make_spec(method, f"of-{processes}", **settings)
         result = start(spec, tmp_path / f"{processes}.json", processes, gpus)
         assert result.returncode == 0, result.stderr
-        card = read_json(Path(spec["folder"]) / "card.json")
-        # Untrained heads tie, so that rounding decides what is counted as right; active codes are counted for each process.
+        card = read_json(Path(spec.folder) / "card.json")
+        # Untrained heads tie, so that rounding decides what is correct; active codes are counted for each process.
         names = [name for name in sorted(card["curve"][0]) if not name.endswith(("accuracy", "active", "step"))]
         found.append([[point[name] for name in names] for point in card["curve"]])
-        assert result.stdout.count(f"step {settings['steps']}/{settings['steps']}") == 1, "one process speaks"
+        assert result.stdout.count(f"step {settings['steps']}/{settings['steps']}") == 1, "one process prints"
     return torch.tensor(found, dtype=torch.float64)
 
 
@@ -72,11 +73,11 @@ def test_what_two_processes_cannot_do_is_refused(make_spec, tmp_path, method, se
     spec = make_spec(method, **settings)
     result = pretrain(spec, tmp_path / "spec.json", 2, 0)
     assert result.returncode != 0 and match in result.stderr and "one of 2 processes failed" in result.stderr
-    assert not Path(spec["folder"]).exists() and not Path(spec["receipt"]).exists()
+    assert not Path(spec.folder).exists() and not Path(spec.receipt).exists()
 
 
-# Plain SGD: a gradient that is summed and not averaged shows, which Adam would hide. At this rate a GAN's loss moves by 2 in
-# 10 steps and the two runs stay within 5e-7; at 20 times the rate they part by themselves after 5.
+# Plain SGD: a gradient that is summed and not averaged shows, which Adam would hide. At this rate a GAN's loss moves by
+# 2 in 10 steps and the two runs stay within 5e-7; at 20 times the rate rounding separates them after 5.
 GAN = {"steps": 10, "optimiser": "sgd", "generator_rate": 1e-4, "discriminator_rate": 1e-4}
 SHARED = [
     ("sup-100", {"steps": 30, "learning_rate": 0.02}),
@@ -88,7 +89,7 @@ SHARED = [
 
 @pytest.mark.parametrize(("method", "settings"), SHARED)
 def test_two_processes_with_batch_norm_have_the_loss_curve_of_one(make_spec, tmp_path, method, settings):
-    """All but torch's synchronised batch norm itself, whose place batch norms over gathered rows take."""
+    """All but torch's synchronised batch norm itself, which batch norms over gathered rows replace here."""
     one, two = curves(make_spec, tmp_path, method, with_plain_norms, precision="float32", **settings)
     assert (one - two).abs().max() < 1e-4
     assert (one - one[0]).abs().max() > 1e-2
@@ -98,7 +99,7 @@ def test_two_processes_with_batch_norm_have_the_loss_curve_of_one(make_spec, tmp
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch synchronises batch norms on GPUs alone")
 @pytest.mark.parametrize(("method", "settings"), SHARED)
 def test_two_processes_on_gpus_have_the_loss_curve_of_one(make_spec, tmp_path, method, settings):
-    """With torch's synchronised batch norm: on two GPUs over NCCL; where there is one, both use it and meet over gloo."""
+    """With torch's synchronised batch norm: on two GPUs over NCCL; where there is one, both use it, over gloo."""
     one, two = curves(make_spec, tmp_path, method, gpus=1, precision="float32", **settings)
     assert (one - two).abs().max() < 1e-4
     assert (one - one[0]).abs().max() > 1e-2

@@ -9,16 +9,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from settings_of_tests import with_settings
+from small_methods import TRAINED
 
+from vtabflow.contracts.results import EncoderCard
+from vtabflow.contracts.specs import UpstreamSpec
+from vtabflow.contracts.typed_json import from_json, to_json
 from vtabflow.errors import RunError, UserError
-from vtabflow.finetune.encoder import start_of
+from vtabflow.finetune.encoder import initial_weights, read_card
 from vtabflow.methods.base import Method
-from vtabflow.networks import registry as table
+from vtabflow.networks import registry
 from vtabflow.planning import catalogue
 from vtabflow.prepare.store import open_store
 from vtabflow.pretrain import loop, step
@@ -27,30 +33,30 @@ from vtabflow.runtime.files import digest, read_json
 
 
 def card(spec):
-    return read_json(Path(spec["folder"]) / "card.json")
+    return read_json(Path(spec.folder) / "card.json")
 
 
 def weights(spec):
-    return (Path(spec["folder"]) / "encoder.safetensors").read_bytes()
+    return (Path(spec.folder) / "encoder.safetensors").read_bytes()
 
 
-def test_weights_put_in_an_encoders_place_are_not_taken_for_it(make_spec):
+def test_other_weights_in_an_encoders_folder_are_refused(make_spec):
     spec = make_spec("rotation", steps=2)
     step.run(spec)
-    trunk, path = table.build("resnet-small", 1), Path(spec["folder"]) / "encoder.safetensors"
-    start = start_of(card(spec), spec["folder"], trunk, 0)
+    trunk, path = registry.build("resnet-small", 1), Path(spec.folder) / "encoder.safetensors"
+    start = initial_weights(read_card(spec.folder), spec.folder, trunk, 0)
     assert all(torch.equal(value, start[name]) for name, value in load_file(path).items())
     save_file(trunk.state_dict(), path)
     with pytest.raises(UserError, match="is not the file that was pre-trained"):
-        start_of(card(spec), spec["folder"], trunk, 0)
+        initial_weights(read_card(spec.folder), spec.folder, trunk, 0)
 
 
-@pytest.mark.parametrize("method", [name for name, info in catalogue.methods().items() if info.streams])
+@pytest.mark.parametrize("method", TRAINED)
 def test_a_trained_encoder(make_spec, method):
     spec = make_spec(method)
     step.run(spec)
     made = card(spec)
-    assert made["status"] == "ok" and made["seeded"] is False and made["resumed"] == 0 and made["spec"] == spec
+    assert made["status"] == "ok" and made["seeded"] is False and made["resumed"] == 0 and made["spec"] == to_json(spec)
     assert made["precision"] == ("bfloat16" if torch.cuda.is_available() else "float32") and made["machine"]["name"]
     assert made["input"] == {
         "size": 32,
@@ -62,21 +68,21 @@ def test_a_trained_encoder(make_spec, method):
     }
     assert made["losses"]["start"].keys() == made["losses"]["end"].keys() and made["images_per_second"] > 0
     assert made["curve"][0]["step"] == 1 and made["curve"][-1]["step"] == 12
-    manifest = open_store(spec["upstream"]["folder"]).manifest
+    manifest = open_store(spec.upstream.folder).manifest
     labelled = catalogue.info(method).uses_labels
     files = ["train.npy"] + ["labels/corners.train.npy"] * labelled
     assert made["upstream"]["sha256"] == {file: manifest["sha256"][file] for file in files}
-    assert (made["upstream"]["subset"] is not None) == (spec["upstream"]["subset"] is not None)
+    assert (made["upstream"]["subset"] is not None) == (spec.upstream.subset is not None)
     assert made["probe"]["n_test"] == 40 and 0 <= made["probe"]["start"] <= 1
-    has_pictures = (Path(spec["folder"]) / "pictures.png").exists()
-    assert has_pictures == (catalogue.load(method).pictures is not Method.pictures)
-    if spec["upstream"]["subset"]:
-        listed = (Path(spec["folder"]) / "subset.txt").read_text().splitlines()
+    has_samples = (Path(spec.folder) / "pictures.png").exists()
+    assert has_samples == (catalogue.load(method).samples is not Method.samples)
+    if spec.upstream.subset:
+        listed = (Path(spec.folder) / "subset.txt").read_text().splitlines()
         assert made["upstream"]["subset"]["digest"] == digest(listed) and len(listed) == 24
-    net = table.build(made["network"], 1)
-    net.load_state_dict(load_file(Path(spec["folder"]) / "encoder.safetensors"))
-    assert read_json(spec["receipt"]) == {"key": "k", "folder": spec["folder"], "made": True}
-    assert not Path(spec["scratch"]).exists()
+    net = registry.build(made["network"], 1)
+    net.load_state_dict(load_file(Path(spec.folder) / "encoder.safetensors"))
+    assert read_json(spec.receipt) == {"key": "k", "folder": spec.folder, "made": True}
+    assert not Path(spec.scratch).exists()
 
 
 def test_from_scratch_is_the_seeded_initialisation(make_spec):
@@ -90,22 +96,37 @@ def test_from_scratch_is_the_seeded_initialisation(make_spec):
         and made["probe"] is None
         and made["losses"] == {}
     )
-    want = table.build("resnet-small", 3).state_dict()
-    have = load_file(Path(spec["folder"]) / "encoder.safetensors")
+    want = registry.build("resnet-small", 3).state_dict()
+    have = load_file(Path(spec.folder) / "encoder.safetensors")
     assert have.keys() == want.keys() and all(torch.equal(have[k], want[k]) for k in want)
+
+
+RUN = """
+import json, sys
+from vtabflow.contracts.specs import EncoderSpec
+from vtabflow.contracts.typed_json import from_json
+from vtabflow.pretrain.step import run
+run(from_json(EncoderSpec, json.load(open(sys.argv[1])), sys.argv[1]))
+sys.exit("torch" in sys.modules)
+"""
 
 
 def test_a_complete_result_is_not_made_again_and_torch_not_imported(make_spec, tmp_path):
     spec = make_spec()
     step.run(spec)
     before = weights(spec)
-    Path(spec["scratch"]).mkdir(parents=True)
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
-    code = "import sys, json\nfrom vtabflow.pretrain.step import run\nrun(json.load(open(sys.argv[1])))\n"
-    code += "sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "spec.json")]).returncode == 0
-    assert weights(spec) == before and read_json(spec["receipt"])["made"] is False
-    assert not Path(spec["scratch"]).exists()
+    Path(spec.scratch).mkdir(parents=True)
+    (tmp_path / "spec.json").write_text(json.dumps(to_json(spec)))
+    assert subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "spec.json")]).returncode == 0
+    assert weights(spec) == before and read_json(spec.receipt)["made"] is False
+    assert not Path(spec.scratch).exists()
+
+
+def test_cards_are_read_as_they_were_written(make_spec):
+    for method in ("sup-10", "from-scratch"):
+        spec = make_spec(method, method) if method == "from-scratch" else make_spec(method, method, steps=2)
+        step.run(spec)
+        assert to_json(from_json(EncoderCard, card(spec), "card.json")) == card(spec)
 
 
 def test_training_learns(make_spec):
@@ -124,7 +145,7 @@ def test_training_learns(make_spec):
     [
         ({"upstream": None}, "trains on an upstream"),
         ({"network": "resnet5"}, "no network 'resnet5'"),
-        ({"method": "rotatoin"}, "'rotation'"),
+        ({"method": "rotatoin"}, "did you mean rotation"),
         ({"batch": 1}, "needs at least 2"),
         ({"steps": 0}, "needs at least 1"),
         ({"precision": "float8"}, "float8"),
@@ -133,11 +154,11 @@ def test_training_learns(make_spec):
 )
 def test_a_spec_that_cannot_run_is_refused_in_a_sentence(make_spec, change, match):
     spec = make_spec()
-    spec = {**spec, **{k: v for k, v in change.items() if k in spec}}
-    spec["settings"] |= {k: v for k, v in change.items() if k in spec["settings"]}
+    of_spec = {name: value for name, value in change.items() if hasattr(spec, name)}
+    spec = replace(spec, **of_spec) if of_spec else with_settings(spec, **change)
     with pytest.raises(UserError, match=match):
         step.run(spec)
-    assert not (Path(spec["folder"]) / "card.json").exists() and not Path(spec["receipt"]).exists()
+    assert not (Path(spec.folder) / "card.json").exists() and not Path(spec.receipt).exists()
 
 
 def test_divergence_is_a_result_with_the_last_good_weights(make_spec, monkeypatch, capsys):
@@ -163,9 +184,9 @@ def test_divergence_is_a_result_with_the_last_good_weights(make_spec, monkeypatc
     step.run(spec)
     made = card(spec)
     assert made["status"] == "stopped" and "not finite" in made["reason"] and "step 6" in made["reason"]
-    assert made["probe"] is not None and read_json(spec["receipt"])["made"] is True
-    assert "stopped" in capsys.readouterr().out and not Path(spec["scratch"]).exists()
-    have = load_file(Path(spec["folder"]) / "encoder.safetensors")
+    assert made["probe"] is not None and read_json(spec.receipt)["made"] is True
+    assert "stopped" in capsys.readouterr().out and not Path(spec.scratch).exists()
+    have = load_file(Path(spec.folder) / "encoder.safetensors")
     assert sorted(good) == [3, 6] and all(torch.equal(have[k], good[6][f"trunk.{k}"]) for k in have)
 
 
@@ -173,11 +194,11 @@ def test_divergence_before_any_checkpoint_leaves_the_first_weights(make_spec):
     spec = make_spec("vae", learning_rate=1e30)
     step.run(spec)
     assert card(spec)["status"] == "failed"
-    have, want = load_file(Path(spec["folder"]) / "encoder.safetensors"), table.build("resnet-small", 0).state_dict()
+    have, want = load_file(Path(spec.folder) / "encoder.safetensors"), registry.build("resnet-small", 0).state_dict()
     assert all(torch.equal(have[k], want[k]) for k in want)
 
 
-def test_a_gpu_without_enough_memory_is_said_with_what_to_do(make_spec, monkeypatch):
+def test_a_gpu_without_enough_memory_is_a_sentence_with_what_to_do(make_spec, monkeypatch):
     def losses(self, *args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
@@ -185,7 +206,7 @@ def test_a_gpu_without_enough_memory_is_said_with_what_to_do(make_spec, monkeypa
     spec = make_spec()
     with pytest.raises(RunError, match=r"method rotation: .* batches of 16 at 32 px; set a smaller pretrain\.batch"):
         step.run(spec)
-    assert not Path(spec["folder"]).exists() and not Path(spec["receipt"]).exists()
+    assert not Path(spec.folder).exists() and not Path(spec.receipt).exists()
 
 
 def test_whether_a_run_is_compiled_follows_from_all_its_images_and_their_size(make_spec, monkeypatch):
@@ -201,22 +222,22 @@ def test_whether_a_run_is_compiled_follows_from_all_its_images_and_their_size(ma
 def test_sigterm_leaves_the_checkpoint_and_the_next_run_goes_on(make_spec, tmp_path):
     """The command, ended after its first checkpoint by a scheduler's time limit."""
     spec = make_spec(steps=100_000)
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    (tmp_path / "spec.json").write_text(json.dumps(to_json(spec)))
     environment = {**os.environ, "VTABFLOW_CHECKPOINT_STEPS": "2"}
     command = [sys.executable, "-m", "vtabflow", "pretrain", "--threads", "1", "--gpus", "0"]
     process = subprocess.Popen(
         [*command, "--spec", str(tmp_path / "spec.json")], env=environment, stderr=subprocess.PIPE, text=True
     )
-    saved = Path(spec["scratch"]) / "checkpoint.pt"
+    saved = Path(spec.scratch) / "checkpoint.pt"
     deadline = time.monotonic() + 120
     while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in said and "Traceback" not in said
-    assert os.listdir(spec["scratch"]) == ["checkpoint.pt"], "nothing half-written is left"
-    assert not Path(spec["folder"]).exists() and not Path(spec["receipt"]).exists()
-    assert loop.checkpoint.load(Path(spec["scratch"]), "k")["outcome"]["steps"] >= 2
+    assert os.listdir(spec.scratch) == ["checkpoint.pt"], "nothing half-written is left"
+    assert not Path(spec.folder).exists() and not Path(spec.receipt).exists()
+    assert loop.checkpoint.load(Path(spec.scratch), "k")["outcome"]["steps"] >= 2
 
 
 def run_alone(spec, draws, ready):
@@ -236,7 +257,7 @@ def run_alone(spec, draws, ready):
 
 
 @pytest.mark.parametrize("method", ["semi-rotation-10", "vae", "uncond-biggan"])
-def test_killed_at_random_moments_it_ends_with_the_same_bits(make_spec, method):
+def test_killed_at_random_moments_it_ends_bit_identical(make_spec, method):
     """SIGKILL again and again: SGD with two streams, Adam with drawn codes, two players with averages and norms."""
     whole, torn = make_spec(method, "whole", steps=40), make_spec(method, "torn", steps=40)
     step.run(whole)
@@ -262,11 +283,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(make_spec, method):
     first, second = card(whole), card(torn)
     assert second["resumed"] >= 1 and first["resumed"] == 0
     assert second["losses"]["start"] == first["losses"]["start"]
-    assert not Path(torn["scratch"]).exists()
+    assert not Path(torn.scratch).exists()
 
 
 class Duel(Method):
-    """Two players: the critic moves twice a step, the generator once, and an average follows."""
+    """Two parameter groups: the critic is updated twice per step, the generator once, and an average follows."""
 
     id = "duel"
     streams = {"images": "images"}
@@ -275,7 +296,7 @@ class Duel(Method):
     def build(self):
         self.generator = torch.nn.Linear(2, 2)
         self.register_buffer("average", torch.zeros(2, 2))
-        self.seen = []
+        self.seen, self.random = [], []
 
     def parameter_groups(self):
         return {"critic": list(self.trunk.parameters()), "generator": list(self.generator.parameters())}
@@ -283,33 +304,46 @@ class Duel(Method):
     def group_settings(self):
         return {"generator": {"learning_rate": 0.5, "optimiser": "adam"}}
 
-    def losses(self, group, batch, generator):
+    def losses(self, group, batch, rng):
         images, labels = batch["images"]
         assert labels is None
         self.seen.append(
             (group, images.clone(), self.generator.weight.requires_grad, self.trunk.stem.weight.requires_grad)
         )
+        self.random += [rng.uniform((3,)).tolist(), torch.rand(3).tolist()]
         x = images.permute(0, 3, 1, 2).float() / 255
         return {
-            "loss": self.represent(x).square().mean() + self.generator.weight.square().sum(),
-            "figure": torch.ones(()),
+            "loss": self.trunk(x).square().mean() + self.generator.weight.square().sum(),
+            "metric": torch.ones(()),
         }
 
     def after_step(self, number):
         self.average.lerp_(self.generator.weight, 0.5)
 
 
-def test_players_take_turns_with_fresh_batches(upstream_folder, make_spec, tmp_path):
-    settings = make_spec()["settings"] | {"steps": 4, "warmup": 0.0, "decay_at": []}
-    spec = {"dataset": "corners", "folder": "x", "task": "corners", "subset": None}
-    up = Upstream(open_store(upstream_folder), spec, Duel.streams, 16, 0, torch.device("cpu"))
-    method = Duel(table.build("resnet-small", 0), 16, None, settings, 0)
-    before = method.generator.weight.detach().clone()
-    outcome = loop.train(method, up, settings, 0, "k", tmp_path)
+@pytest.fixture
+def duel(upstream_folder, make_spec, tmp_path):
+    """A Duel and its outcome after 4 steps."""
+    settings = with_settings(make_spec(), steps=4, warmup=0.0, decay_at=()).settings
+    on = UpstreamSpec(dataset="corners", folder="x", receipt="", task="corners", classes=4)
+    up = Upstream(open_store(upstream_folder), on, Duel.streams, 16, 0, torch.device("cpu"))
+    method = Duel(registry.build("resnet-small", 0), 16, None, settings.flat(), 0)
+    method.before = method.generator.weight.detach().clone()
+    return method, loop.train(method, up, settings, 0, "k", tmp_path)
+
+
+def test_parameter_groups_are_updated_in_order_with_fresh_batches(duel):
+    method, outcome = duel
     assert [group for group, *_ in method.seen] == ["critic", "critic", "generator"] * 4
     assert all((g, t) == ((True, False) if p == "generator" else (False, True)) for p, _, g, t in method.seen)
     assert not torch.equal(method.seen[0][1], method.seen[1][1])
-    assert set(outcome.losses["end"]) == {"critic/loss", "critic/figure", "generator/loss", "generator/figure"}
-    assert outcome.losses["end"]["critic/figure"] == 1
-    assert (method.generator.weight - before).abs().max() > 0.4, "its own optimiser and learning rate"
+    assert set(outcome.losses["end"]) == {"critic/loss", "critic/metric", "generator/loss", "generator/metric"}
+    assert outcome.losses["end"]["critic/metric"] == 1
+    assert (method.generator.weight - method.before).abs().max() > 0.4, "its own optimiser and learning rate"
     assert method.average.abs().max() > 0
+
+
+def test_each_update_has_random_numbers_of_its_own(duel):
+    """Those of the BatchRNG and those of torch's global generator: else D and G of a GAN would see one noise."""
+    numbers = [tuple(row) for row in duel[0].random]
+    assert len(numbers) == 2 * 3 * 4 and len(set(numbers[0::2])) == len(set(numbers[1::2])) == 3 * 4

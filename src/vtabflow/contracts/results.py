@@ -63,9 +63,9 @@ class Manifest:
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """What the encoder wants to be fed: pixels x in [0, 1] become x * (high - low) + low, then (x - mean) / std.
+    """The encoder's input: pixels x in [0, 1] become x * (high - low) + low, then (x - mean) / std.
 
-    `standardise`: after that each image is brought to mean 0 and standard deviation 1.
+    `standardise`: after that each image is shifted and scaled to mean 0 and standard deviation 1.
     """
 
     size: int
@@ -85,6 +85,31 @@ class Probe:
     n_train: int
     n_test: int
     start: float | None = None
+
+
+@dataclass(frozen=True)
+class UsedSubset:
+    """The labelled subset: how it was drawn or listed, the number of images, and the digest of their ids.
+
+    `held_out`: how many images of the list were not used, because they are in the store's val split.
+    """
+
+    images: int
+    digest: str
+    fraction: float | None = None
+    seed: int | None = None
+    file: str | None = None
+    sha256: str | None = None
+    held_out: int | None = None
+
+
+@dataclass(frozen=True)
+class UsedUpstream:
+    """What an encoder was trained on; `sha256` has the files of the store that were read."""
+
+    dataset: str
+    sha256: dict[str, str]
+    subset: UsedSubset | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +136,7 @@ class EncoderCard:
     seconds: float
     images_per_second: float | None
     resumed: int
-    upstream: dict[str, Any] | None
+    upstream: UsedUpstream | None
     probe: Probe | None
     peak_memory_bytes: int
     versions: dict[str, str]

@@ -4,7 +4,7 @@
 a spec is in the key. Reading these files needs neither torch nor pydantic.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 Budget = Literal["1k", "full"]
@@ -173,6 +173,11 @@ class PretrainSettings:
     precision: str
     divergence: float
     method: dict[str, Any] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings in one dict, as the method's class gets them; without a learning rate where there is none."""
+        common = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "method"}
+        return {name: value for name, value in common.items() if value is not None} | self.method
 
 
 @dataclass(frozen=True)

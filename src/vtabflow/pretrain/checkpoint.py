@@ -1,4 +1,4 @@
-"""The state of an unfinished run, so that a killed job goes on where it was and ends with the same bits."""
+"""The state of an unfinished run, so that a killed job resumes from it and ends bit-identical."""
 
 import pickle
 from pathlib import Path
@@ -12,14 +12,12 @@ NAME = "checkpoint.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the checkpoint in `folder` by rename: whoever is killed here leaves the old one whole."""
+    """Replace the checkpoint in `folder` by rename: a process that is killed here leaves the old one intact."""
     write_with(folder / NAME, lambda stream: torch.save(state, stream))
 
 
 def load(folder: Path, key: str, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The checkpoint of `key` in `folder`, or None if there is none, it is another's, or it cannot be read (which is
-    said).
-    """
+    """The checkpoint in `folder`; None if there is none, it is of another key or cannot be read (a line says so)."""
     path = folder / NAME
     if not path.exists():
         return None

@@ -1,17 +1,17 @@
 """The images of a packed store (prepare/imagenet/packed_store.py), decoded when they are asked for.
 
-Pixels are RGB: grey is repeated, transparency dropped, CMYK converted; a file's EXIF orientation is not heeded. So does
-TensorFlow, whose quicker inverse transform is off by a level on average. Of the CPU's decoders torchvision's took 1.04 ms
-for a picture of 500 x 375, Pillow's 1.21 ms; their pixels are equal. Scaled decoding would be other pixels.
+Pixels are RGB: grey is repeated, transparency dropped, CMYK converted; a file's EXIF orientation is ignored. TensorFlow
+does the same, except that its faster inverse transform is off by one level on average. Of the CPU's decoders
+torchvision's took 1.04 ms for an image of 500 x 375, Pillow's 1.21 ms; their pixels are equal. Scaled
+decoding gives other pixels.
 """
 
-import fcntl
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import cache, lru_cache
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -26,6 +26,8 @@ from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.imagenet.packed_store import FORMATS, file_name, is_packed
 from vtabflow.prepare.store import HALF
 from vtabflow.runtime.files import read_json, write_json
+from vtabflow.runtime.locks import locked
+from vtabflow.runtime.progress import gigabytes
 
 if TYPE_CHECKING:
     from vtabflow.prepare.store import Store
@@ -33,80 +35,72 @@ if TYPE_CHECKING:
 JPEG = b"\xff\xd8\xff"
 # Rows that a GPU decodes at a time, and that it resizes at a time: the corners of 32 images of 256 x 256 are 0.2 GB.
 DEVICE_ROWS, RESIZED_ROWS = 128, 32
-# Which files were found to be what their manifest says, by their size and times.
+# Which files were compared with their manifest, with the size and times that they had.
 VERIFIED = Path("scratch/verified.json")
-SETTLED_NS = 2_000_000_000  # a file that is younger may change again without a new time
-SAID_BYTES = 10**9  # from here on reading a file takes a while
+MTIME_GRANULARITY_NS = 2_000_000_000  # a younger file may change again without a new time
+ANNOUNCED_BYTES = 10**9  # larger files take a while to read
 
 
 def open_images(store: "Store", split: str, size: int | None) -> Any:
-    """The images of a split of any store: rows of it are uint8 (n, H, W, C), whatever its form.
+    """The images of a split of any store: indexing it gives uint8 (n, H, W, C), whatever the store's form.
 
-    `size`: the side to which those of a packed store are resized; others have the size of their store.
+    Args:
+        store: an open store.
+        split: train, val or test.
+        size: the side to which images of a packed store are resized; the images of others have the size of their store.
     """
     if not is_packed(store):
         return store.images(split)
     if size is None:
-        raise UserError(f"store {store.folder} holds image files of many sizes: say at which size they are wanted")
+        raise UserError(f"store {store.folder} holds image files of many sizes: say at which size to load them")
     return Images(verified(store, file_name(split)), store.manifest.counts[split], size)
 
 
 def verified(store: "Store", name: str) -> Path:
-    """`store.file(name)`, but a file that is as it was when its SHA-256 was last right is not read again.
+    """`store.file(name)`, which compares SHA-256, without reading a file that is as it was at the last comparison.
 
-    ImageNet's 138 GB would cost each process of each method several minutes of one core, or of the disk. One process reads at a
-    time: the others wait and find its note. What changes in a file without its times is left to the checksum of each record.
+    Reading ImageNet's 138 GB would cost each process of each method several minutes. One process reads at a time, the
+    others wait and find its result. What changes in a file without its times is left to the checksum of each record.
     """
-    path, wanted = store.folder / name, store.manifest.sha256.get(name)
-    with _one_at_a_time():
-        notes, now = _notes(), _state(path)
-        if now is not None and notes.get(str(path.absolute())) == [wanted, *now]:
+    path, expected = store.folder / name, store.manifest.sha256.get(name)
+    with ExitStack() as lock:
+        with suppress(OSError):  # scratch cannot be written: every process reads for itself
+            lock.enter_context(locked(VERIFIED.with_suffix(".lock")))
+        known, now = _read_verified(), _size_and_times(path)
+        if now is not None and known.get(str(path.absolute())) == [expected, *now]:
             return path
-        if now is not None and now[0] > SAID_BYTES:
-            print(f"{path}: {now[0] / 1e9:.0f} GB are read once, to hold them against the manifest", flush=True)
+        if now is not None and now[0] > ANNOUNCED_BYTES:
+            print(f"{path}: {gigabytes(now[0])} are read once, to compare them with the manifest", flush=True)
         store.file(name)
-        if now is not None and time.time_ns() - now[2] > SETTLED_NS:
-            kept = {place: note for place, note in notes.items() if Path(place).exists()}
-            with suppress(RunError):  # no room for the note: the file is read again next time
-                write_json(VERIFIED, {**kept, str(path.absolute()): [wanted, *now]})
+        if now is not None and time.time_ns() - now[2] > MTIME_GRANULARITY_NS:
+            kept = {place: entry for place, entry in known.items() if Path(place).exists()}
+            with suppress(RunError):  # no space: the file is read again next time
+                write_json(VERIFIED, {**kept, str(path.absolute()): [expected, *now]})
     return path
 
 
-def _notes() -> dict[str, Any]:
+def _read_verified() -> dict[str, Any]:
+    """Path -> [SHA-256, size, mtime, ctime] of the files that were compared."""
     with suppress(OSError, ValueError):
-        noted = read_json(VERIFIED)
-        if isinstance(noted, dict):
-            return noted
+        content = read_json(VERIFIED)
+        if isinstance(content, dict):
+            return content
     return {}
 
 
-def _state(path: Path) -> list[int] | None:
+def _size_and_times(path: Path) -> list[int] | None:
     with suppress(OSError):
         found = path.stat()
         return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
     return None
 
 
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    try:
-        VERIFIED.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(VERIFIED.with_suffix(".lock"), "ab")  # noqa: SIM115 - closed below
-    except OSError:  # nothing can be noted here: every process reads for itself
-        yield
-        return
-    with lock:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 class Images:
     """A packed split as an array uint8 (N, size, size, 3): `images[rows]` decodes these rows, in threads.
 
-    The whole picture is resized to size x size with VTAB's legacy bilinear and rounded, as other stores do once
-    and for all. A row is the same bits whichever threads and neighbours it is drawn with, and on every device but
-    for the decoder of a GPU (see `on`). Not more than the rows asked for is held.
+    The whole image is resized to size x size with VTAB's legacy bilinear and rounded, as in other stores. A row is
+    bit-identical whichever threads and rows it is loaded with, and on every device except for the decoder of a GPU (see
+    `to_device`). Only the rows asked for are in memory.
     """
 
     dtype = np.dtype(np.uint8)
@@ -120,13 +114,14 @@ class Images:
         except RuntimeError:
             found = -1
         if found != rows:
-            raise UserError(f"{path} does not hold {rows} records: remove its folder and prepare it again")
+            raise UserError(f"{path} does not have {rows} records: remove its folder and prepare it again")
         self.path = path
         self.shape = (rows, size, size, 3)
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._threads)
 
     def __len__(self) -> int:
+        """The number of images."""
         return self.shape[0]
 
     @property
@@ -135,6 +130,7 @@ class Images:
         return int(np.prod(self.shape))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
+        """Decoded images of these rows (a number, slice, mask or list, as numpy's)."""
         chosen = np.arange(len(self))[rows]
         out = np.empty((chosen.size, *self.shape[1:]), np.uint8)
         numbers = chosen.ravel().tolist()
@@ -143,21 +139,21 @@ class Images:
             for place in places:
                 resize_one(decode(self.record(numbers[place])), out[place])
 
-        self._shared(fill, range(len(numbers)))
+        self._in_threads(fill, range(len(numbers)))
         return out.reshape(*chosen.shape, *self.shape[1:])
 
     def record(self, row: int) -> bytes:
-        """The bytes of one image file. Raises RunError if they are not those that its checksum was made of."""
+        """The bytes of one image file; RunError if they do not match their checksum."""
         try:
             return self._reader.read([row])[0]
         except RuntimeError as error:
             raise RunError(f"{self.path}: row {row} cannot be read ({error}); prepare the store again") from error
 
-    def on(self, rows: np.ndarray, device: torch.device) -> Tensor:
+    def to_device(self, rows: np.ndarray, device: torch.device) -> Tensor:
         """Rows (n,) as uint8 (n, size, size, 3) on `device`.
 
-        A GPU decodes what it can, grey and colour JPEGs; the CPU does the rest, and the GPU resizes all. It blows colour
-        up in a quicker way: pixels of most files differ from the CPU's, by a level to one and a half on average.
+        A GPU decodes what it can, grey and colour JPEGs; the CPU does the rest, and the GPU resizes all. Its chroma
+        upsampling is simpler: pixels of most files differ from the CPU's, by 1 to 1.5 levels on average.
         """
         if device.type != "cuda":
             return torch.from_numpy(self[rows]).to(device)
@@ -166,25 +162,25 @@ class Images:
         out = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8, device=device)
         parts = [slice(start, start + DEVICE_ROWS) for start in range(0, len(rows), DEVICE_ROWS)]
         with ThreadPoolExecutor(1) as ahead:
-            coming = [ahead.submit(self._records, rows[part]) for part in parts[:1]]
+            reading = [ahead.submit(self._records, rows[part]) for part in parts[:1]]
             for part, following in zip_longest(parts, parts[1:]):
                 if following:
-                    coming.append(ahead.submit(self._records, rows[following]))
-                self._decode_on(coming.pop(0).result(), out[part])
+                    reading.append(ahead.submit(self._records, rows[following]))
+                self._decode_into(reading.pop(0).result(), out[part])
         return out
 
     def _records(self, rows: np.ndarray) -> list[bytes]:
-        return list(chain(*self._shared(lambda part: [self.record(row) for row in part], rows.tolist())))
+        return list(chain(*self._in_threads(lambda part: [self.record(row) for row in part], rows.tolist())))
 
-    def _shared(self, work: Callable[[Sequence[int]], Any], items: Sequence[int]) -> list[Any]:
-        """`work` on runs of items, one for each thread: a task for each item would cost more than reading it."""
+    def _in_threads(self, work: Callable[[Sequence[int]], Any], items: Sequence[int]) -> list[Any]:
+        """`work` on consecutive items, one task for each thread: one for each item would cost more than reading it."""
         each = -(-len(items) // self._threads) or 1
         return list(self._pool.map(work, (items[start : start + each] for start in range(0, len(items), each))))
 
-    def _decode_on(self, records: Sequence[bytes], out: Tensor) -> None:
-        planes = on_gpu(records, out.device)
+    def _decode_into(self, records: Sequence[bytes], out: Tensor) -> None:
+        planes = decode_on_gpu(records, out.device)
         missing = [place for place, plane in enumerate(planes) if plane is None]
-        pixels = chain(*self._shared(lambda part: [decode(records[place]) for place in part], missing))
+        pixels = chain(*self._in_threads(lambda part: [decode(records[place]) for place in part], missing))
         for place, image in zip(missing, pixels, strict=True):
             planes[place] = torch.from_numpy(np.array(image)).to(out.device).permute(2, 0, 1)
         for start in range(0, len(records), RESIZED_ROWS):
@@ -208,29 +204,31 @@ def decode(data: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-class Bench(threading.local):
-    """A thread's buffers for `fitted`. Memory that is new for each image costs more than the work in it: 16 threads
-    resized 2,400 images/s in new memory and 4,400 in old (one H100 machine, 224 px).
+class ThreadBuffers(threading.local):
+    """A thread's buffers for `resize_one`.
+
+    New memory for each image costs more than the work in it: 16 threads resized 2,400 images/s in new memory and 4,400
+    in reused memory (one H100 machine, 224 px).
     """
 
     def __init__(self) -> None:
-        self.held: dict[str, np.ndarray] = {}
+        self.flat: dict[str, np.ndarray] = {}
 
     def array(self, name: str, shape: tuple[int, ...], kind: type) -> np.ndarray:
-        """An array of this shape whose content is arbitrary; the next one of the same name takes its place."""
+        """An array of this shape with arbitrary content; the next one of the same name overwrites it."""
         size = int(np.prod(shape))
-        if name not in self.held or self.held[name].size < size:
-            self.held[name] = np.empty(size, kind)
-        return self.held[name][:size].reshape(shape)
+        if name not in self.flat or self.flat[name].size < size:
+            self.flat[name] = np.empty(size, kind)
+        return self.flat[name][:size].reshape(shape)
 
 
-_bench = Bench()
+_buffers = ThreadBuffers()
 
 
 def resize_one(pixels: np.ndarray, out: np.ndarray) -> None:
-    """Resize pixels uint8 (H, W, 3) to out uint8 (size, size, 3): the bits of prepare/resize.py's legacy, rounded.
+    """Resize pixels uint8 (H, W, 3) into out uint8 (size, size, 3): prepare/resize.py's legacy, rounded.
 
-    In numpy, whose calls are few enough for many threads to share one interpreter; torch's are four times as slow there.
+    In numpy, which makes few enough calls for many threads to share one interpreter; torch is four times as slow here.
     """
     height, width = pixels.shape[:2]
     size = out.shape[0]
@@ -238,22 +236,22 @@ def resize_one(pixels: np.ndarray, out: np.ndarray) -> None:
     above, below, down = interpolation_indices(height, size)
     left, right, across = interpolation_indices(width, size)
     across = across[None, :, None]
-    cut = _bench.array("cut", shape, np.uint8)
-    high = _bench.array("high", shape, np.float32)
+    cut = _buffers.array("cut", shape, np.uint8)
+    high = _buffers.array("high", shape, np.float32)
     lines = []
     for name, rows in (("above", above), ("below", below)):
-        needed = np.take(pixels, rows, 0, _bench.array("needed", (size, width, 3), np.uint8), "clip")
-        line = _bench.array(name, shape, np.float32)
+        needed = np.take(pixels, rows, 0, _buffers.array("needed", (size, width, 3), np.uint8), "clip")
+        line = _buffers.array(name, shape, np.float32)
         np.copyto(line, np.take(needed, left, 1, cut, "clip"))
         np.copyto(high, np.take(needed, right, 1, cut, "clip"))
-        lines.append(between(line, high, across))
-    whole = between(lines[0], lines[1], down[:, None, None])
+        lines.append(_interpolate(line, high, across))
+    whole = _interpolate(lines[0], lines[1], down[:, None, None])
     whole += np.float32(HALF)
     np.copyto(out, whole, casting="unsafe")  # within 0..255.51: cut off, never wrapped
 
 
-def between(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """low + (high - low) * weight, in place of `low`; each step rounded to float32."""
+def _interpolate(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Replace `low` by low + (high - low) * weight; each step is rounded to float32."""
     high -= low
     high *= weight
     low += high
@@ -261,9 +259,9 @@ def between(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray
 
 
 def resize_batch(planes: Sequence[Tensor], size: int) -> Tensor:
-    """`fitted` of many images uint8 (3, H, W) of any sizes, on their device: uint8 (n, size, size, 3), the same bits.
+    """`resize_one` of many images uint8 (3, H, W) of any sizes on their device: uint8 (n, size, size, 3).
 
-    One kernel handles all images, where a resize of each would start dozens.
+    One kernel handles all images, where a resize of each would launch dozens.
     """
     device = planes[0].device
     shapes = [(plane.shape[1], plane.shape[2]) for plane in planes]
@@ -273,27 +271,33 @@ def resize_batch(planes: Sequence[Tensor], size: int) -> Tensor:
     across = [interpolation_indices(width, size) for _, width in shapes]
     flat = torch.cat([plane.reshape(-1) for plane in planes])
 
-    def here(values: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    def on_device(values: np.ndarray, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(values).to(device).view(-1, *shape)
 
-    lines = [here(np.stack([tap[k] for tap in down]) * widths[:, None] + starts[:, None], (size, 1, 1)) for k in (0, 1)]
-    left, right = (here(np.stack([tap[k] for tap in across]), (1, size, 1)) for k in (0, 1))
-    channels = here(np.array([[c * height * width for c in range(3)] for height, width in shapes]), (1, 1, 3))
-    lower = here(np.stack([tap[2] for tap in down]), (size, 1, 1))
-    further = here(np.stack([tap[2] for tap in across]), (1, size, 1))
+    lines = [
+        on_device(np.stack([index[k] for index in down]) * widths[:, None] + starts[:, None], (size, 1, 1))
+        for k in (0, 1)
+    ]
+    left, right = (on_device(np.stack([index[k] for index in across]), (1, size, 1)) for k in (0, 1))
+    channels = on_device(np.array([[c * height * width for c in range(3)] for height, width in shapes]), (1, 1, 3))
+    lower_weight = on_device(np.stack([index[2] for index in down]), (size, 1, 1))
+    right_weight = on_device(np.stack([index[2] for index in across]), (1, size, 1))
 
     def mixed(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
         return low + (high - low) * weight  # each step rounded to float32
 
     def line(first: Tensor) -> Tensor:
-        return mixed(flat[first + left + channels].float(), flat[first + right + channels].float(), further)
+        return mixed(flat[first + left + channels].float(), flat[first + right + channels].float(), right_weight)
 
-    return (mixed(line(lines[0]), line(lines[1]), lower) + HALF).clamp(0, 255).to(torch.uint8)
+    return (mixed(line(lines[0]), line(lines[1]), lower_weight) + HALF).clamp(0, 255).to(torch.uint8)
 
 
 @lru_cache(maxsize=4096)
 def interpolation_indices(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `size` outputs the lower and upper input of `length`, and the weight of the upper (protocol.md 7.2)."""
+    """For each of `size` outputs the lower and upper input of `length`, and the weight of the upper.
+
+    Source: tf.compat.v1.image.resize, bilinear, align_corners=False, without half-pixel centres (docs/protocol.md).
+    """
     source = np.arange(size, dtype=np.float32) * (np.float32(length) / np.float32(size))
     low = np.floor(source)
     high = np.minimum(np.ceil(source), np.float32(length - 1))
@@ -301,7 +305,7 @@ def interpolation_indices(length: int, size: int) -> tuple[np.ndarray, np.ndarra
 
 
 def components(data: bytes) -> int:
-    """The number of colour components of a JPEG, from its frame header; 0 for what is none."""
+    """The number of colour components of a JPEG, from its frame header; 0 for other data."""
     place = 2 if data.startswith(JPEG) else len(data)
     while place + 9 < len(data) and data[place] == 0xFF:
         marker = data[place + 1]
@@ -312,14 +316,14 @@ def components(data: bytes) -> int:
     return 0
 
 
-def on_gpu(records: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
-    """JPEGs, grey or in colour, decoded by the GPU: uint8 (3, H, W) there, or None for what it cannot decode."""
+def decode_on_gpu(records: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
+    """Grey and colour JPEGs decoded by the GPU: uint8 (3, H, W) on it, or None for what it cannot decode."""
     found: list[Tensor | None] = [None] * len(records)
     chosen = [place for place, data in enumerate(records) if components(data) in (1, 3)] if decodes(device) else []
     try:
         decoded = nvjpeg([records[place] for place in chosen], device)
     except RuntimeError:
-        decoded = [_alone(records[place], device) for place in chosen]
+        decoded = [_decode_one_on_gpu(records[place], device) for place in chosen]
     for place, plane in zip(chosen, decoded, strict=True):
         found[place] = plane
     return found
@@ -327,20 +331,20 @@ def on_gpu(records: Sequence[bytes], device: torch.device) -> list[Tensor | None
 
 @cache
 def decodes(device: torch.device) -> bool:
-    """Whether this device decodes JPEGs at all: asked once, so that a row's pixels do not depend on what came before."""
+    """Whether this device decodes JPEGs at all: found once, so that no image's pixels depend on those before it."""
     made = io.BytesIO()
     Image.new("RGB", (32, 32), (200, 100, 50)).save(made, "JPEG")
-    return _alone(made.getvalue(), device) is not None
+    return _decode_one_on_gpu(made.getvalue(), device) is not None
 
 
 def nvjpeg(records: Sequence[bytes], device: torch.device) -> list[Any]:
-    """JPEGs decoded by the GPU, each uint8 (3, H, W) there. Raises RuntimeError if it cannot decode one."""
+    """JPEGs decoded by the GPU, each uint8 (3, H, W) on it; RuntimeError if it cannot decode one."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
     return decode_jpeg([_bytes(data) for data in records], mode=ImageReadMode.RGB, device=device) if records else []
 
 
-def _alone(data: bytes, device: torch.device) -> Tensor | None:
+def _decode_one_on_gpu(data: bytes, device: torch.device) -> Tensor | None:
     try:
         return nvjpeg([data], device)[0]
     except RuntimeError:

@@ -3,23 +3,26 @@
 import math
 import os
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vtabflow.contracts.specs import PretrainSettings
 from vtabflow.errors import UserError
 from vtabflow.methods.base import Method
 from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.pretrain import checkpoint
-from vtabflow.pretrain.optimisers import optimiser
+from vtabflow.pretrain.optimisers import build_optimiser
+from vtabflow.pretrain.outcome import Outcome
 from vtabflow.pretrain.upstream import Upstream
 from vtabflow.runtime import distributed
-from vtabflow.runtime.compute import autocast, repeatable, worth_compiling
+from vtabflow.runtime.compute import autocast, deterministic_algorithms, worth_compiling
 from vtabflow.runtime.files import seed_of
+from vtabflow.runtime.progress import Progress
 from vtabflow.runtime.schedule import Schedule
 
 # The loop waits for the device only at a check: to read the losses, to see that they are finite, to save and to print.
@@ -31,122 +34,142 @@ CHECKPOINT_STEPS, CHECKPOINT_SECONDS = 500, 600.0
 WARM_STEPS = 5
 
 
-@dataclass
-class Outcome:
-    """How a run ended. losses: {"start": first step, "end": mean of the last steps}; curve: losses along the way."""
+def train(
+    method: Method, upstream: Upstream, settings: PretrainSettings, seed: int, key: str, scratch: Path
+) -> Outcome:
+    """Train `method` in place for settings.steps steps, from the checkpoint in `scratch` if there is one.
 
-    status: str = "ok"
-    reason: str | None = None
-    steps: int = 0
-    losses: dict[str, dict[str, float]] = field(default_factory=dict)
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    images_per_second: float | None = None
-    resumed: int = 0
-
-
-def train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: int, key: str, scratch: Path) -> Outcome:
-    """Train `method` in place for settings["steps"] steps and say how it went; goes on from the checkpoint in
-    `scratch` if there is one.
-
-    A run whose losses or weights leave their bounds (see `Bounds`) stops there. The method then holds the weights of
-    its last checkpoint, with status "stopped", or its first weights, with status "failed", if there was none.
+    A run whose losses or weights leave their bounds (see `Bounds`) stops there. The method then has the weights of its
+    last checkpoint, with status "stopped", or its first weights, with status "failed", if there was none.
     Of several processes each trains on its part of every batch; all end with the same weights.
     """
-    with repeatable(upstream.device):
-        return _train(method, upstream, settings, seed, key, scratch)
+    with deterministic_algorithms(upstream.device):
+        return Trainer(method, upstream, settings, seed, key, scratch).train()
 
 
-def _train(method: Method, upstream: Upstream, settings: dict[str, Any], seed: int, key: str, scratch: Path) -> Outcome:
-    device, steps, turns = upstream.device, settings["steps"], method.update_order
-    method.to(device).to(memory_format=torch.channels_last).train()
-    if distributed.world() > 1:
-        synchronise_norms(method, device)
-    parameter_groups = {name: list(parameters) for name, parameters in method.parameter_groups().items()}
-    own = {name: {**settings, **method.group_settings().get(name, {})} for name in parameter_groups}
-    optimisers = {name: optimiser(parameters, own[name]) for name, parameters in parameter_groups.items()}
-    schedules = {name: schedule(own[name], steps) for name in parameter_groups}
-    first = {name: value.detach().cpu().clone() for name, value in method.state_dict().items()}
-    outcome = Outcome()
-    saved = checkpoint.load(scratch, key, device)
-    if saved is not None:
-        method.load_state_dict(saved["method"])
-        for name, each in optimisers.items():
-            each.load_state_dict(saved["optimisers"][name])
-        outcome = Outcome(**saved["outcome"])
-        outcome.resumed += 1
-        say(f"{method.id}: goes on from step {outcome.steps}")
-    forward = autocast(settings["precision"], device)
-    images_a_step = settings["batch"] * len(method.streams) * len(turns)
-    # Of the whole run, also where it is resumed: whether it is compiled depends on its spec alone.
-    compiled = networks(method) if worth_compiling(steps * images_a_step, method.size, device) else []
-    for network in compiled:
-        network.forward = torch.compile(network.forward)
+class Trainer:
+    """One run of `train`, whose arguments it has."""
 
-    # A short run too has something to fall back to, should it diverge.
-    every = int(os.environ.get("VTABFLOW_CHECKPOINT_STEPS", min(CHECKPOINT_STEPS, -(-steps // 5))))
-    mark = -(-steps // PRINTS)
-    rng = BatchRNG(torch.Generator(device), distributed.rank(), distributed.world())
-    meter, watch = Meter(), Watch(device, outcome)
-    bounds = Bounds(settings["divergence"], outcome.losses, [first[name] for name, _ in method.named_parameters()])
-    for step in range(outcome.steps, steps):
-        for turn, group in enumerate(turns):
-            number = seed_of(seed, method.id, step, turn) if turn else seed_of(seed, method.id, step)
-            rng.generator.manual_seed(number)
+    def __init__(
+        self, method: Method, upstream: Upstream, settings: PretrainSettings, seed: int, key: str, scratch: Path
+    ):
+        self.method, self.upstream, self.settings = method, upstream, settings
+        self.seed, self.key, self.scratch = seed, key, scratch
+        self.device, self.steps = upstream.device, settings.steps
+        method.to(self.device).to(memory_format=torch.channels_last).train()
+        if distributed.world_size() > 1:
+            synchronise_norms(method, self.device)
+        self.groups = {name: list(parameters) for name, parameters in method.parameter_groups().items()}
+        own = {name: {**settings.flat(), **method.group_settings().get(name, {})} for name in self.groups}
+        self.optimisers = {name: build_optimiser(parameters, own[name]) for name, parameters in self.groups.items()}
+        self.schedules = {name: build_schedule(own[name], self.steps) for name in self.groups}
+        self.first = {name: value.detach().cpu().clone() for name, value in method.state_dict().items()}
+        self.outcome = Outcome()
+        self._resume()
+        self.images_per_step = settings.batch * len(method.streams) * len(method.update_order)
+        self.rng = BatchRNG(torch.Generator(self.device), distributed.rank(), distributed.world_size())
+        self.meter, self.watch = Meter(), Watch(self.device, self.outcome.seconds)
+        self.progress = Progress(
+            method.id, self.steps * self.images_per_step, every=math.inf, done=self.outcome.steps * self.images_per_step
+        )
+        first = [self.first[name] for name, _ in method.named_parameters()]
+        self.bounds = Bounds(settings.divergence, self.outcome.losses, first)
+        # A short run too has a checkpoint to return to, should it diverge.
+        default = min(CHECKPOINT_STEPS, -(-self.steps // 5))
+        self.checkpoint_steps = int(os.environ.get("VTABFLOW_CHECKPOINT_STEPS", default))
+        self.print_steps = -(-self.steps // PRINTS)
+
+    def train(self) -> Outcome:
+        """All steps that are left."""
+        outcome, watch = self.outcome, self.watch
+        images = self.steps * self.images_per_step
+        # Of the whole run, also where it is resumed: whether it is compiled depends on its spec alone.
+        compiles = worth_compiling(images, self.method.size, self.device)
+        with compiled(networks(self.method) if compiles else []):
+            for step in range(outcome.steps, self.steps):
+                self.step(step)
+                watch.step()
+                self.progress.add(self.images_per_step)
+                if self._is_checked(step + 1) and not self._check(step + 1):
+                    break
+            outcome.seconds = watch.seconds()
+            outcome.images_per_second = watch.steps_per_second() * self.images_per_step
+        return outcome
+
+    def step(self, step: int) -> None:
+        """One update of each parameter group in the method's order, each on a batch of its own."""
+        method, order = self.method, self.method.update_order
+        forward = autocast(self.settings.precision, self.device)
+        for update, group in enumerate(order):
+            number = seed_of(self.seed, method.id, step, *([update] if update else []))
+            self.rng.generator.manual_seed(number)
             torch.manual_seed(number)
-            batch = upstream.draw(step * len(turns) + turn)
-            if len(parameter_groups) > 1:
-                only(method, parameter_groups[group])
-            for parameters in optimisers[group].param_groups:
-                parameters["lr"] = schedules[group].rate(step)
-            optimisers[group].zero_grad()
+            batch = self.upstream.draw(step * len(order) + update)
+            if len(self.groups) > 1:
+                freeze_except(method, self.groups[group])
+            optimiser = self.optimisers[group]
+            for parameters in optimiser.param_groups:
+                parameters["lr"] = self.schedules[group].rate(step)
+            optimiser.zero_grad()
             with forward:
-                losses = method.losses(group, batch, rng)
+                losses = method.losses(group, batch, self.rng)
             torch.stack([loss for loss in losses.values() if loss.requires_grad]).sum().backward()
-            distributed.average([p.grad for p in parameter_groups[group] if p.grad is not None])
-            optimisers[group].step()
-            meter.add(losses, f"{group}/" if len(parameter_groups) > 1 else "")
+            distributed.average([p.grad for p in self.groups[group] if p.grad is not None])
+            optimiser.step()
+            self.meter.add(losses, f"{group}/" if len(self.groups) > 1 else "")
         with torch.no_grad():
             method.after_step(step)
-        done = step + 1
-        watch.step()
-        # The same steps in every run, so that a resumed run has the same means: a checkpoint is only made at one of
-        # them.
-        if not (done in (1, steps) or done % CHECK_STEPS == 0 or done % every == 0 or done % mark == 0):
-            continue
-        means = meter.take()
-        broken = bounds.broken(means, method)
-        if broken:
-            fallback = checkpoint.load(scratch, key, device)
-            method.load_state_dict(fallback["method"] if fallback else first)
-            outcome.steps = fallback["outcome"]["steps"] if fallback else 0
-            outcome.losses = fallback["outcome"]["losses"] if fallback else {}
-            outcome.curve = fallback["outcome"]["curve"] if fallback else []
-            outcome.status = "stopped" if fallback else "failed"
-            outcome.reason = f"{broken} by step {done} of {steps}; the weights are those of step {outcome.steps}"
-            say(f"{method.id}: {outcome.status}, {outcome.reason}")
-            break
-        outcome.steps, outcome.seconds = done, watch.seconds()
+
+    def _is_checked(self, done: int) -> bool:
+        # The same steps in every run, so that a resumed run has the same means: checkpoints are made at such steps.
+        regular = any(done % every == 0 for every in (CHECK_STEPS, self.checkpoint_steps, self.print_steps))
+        return regular or done in (1, self.steps)
+
+    def _check(self, done: int) -> bool:
+        """Read the losses of the steps since the last check; print and save where it is time. Whether to go on."""
+        outcome = self.outcome
+        means = self.meter.take()
+        reason = self.bounds.broken(means, self.method)
+        if reason:
+            self._stop(f"{reason} by step {done} of {self.steps}")
+            return False
+        outcome.steps, outcome.seconds = done, self.watch.seconds()
         outcome.losses = {"start": outcome.losses.get("start", means), "end": means}
-        if done in (1, steps) or done % mark == 0:
+        if done in (1, self.steps) or done % self.print_steps == 0:
             outcome.curve.append({"step": done, **means})
-            speed, left = watch.lap(done, steps)
             values = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-            say(f"{method.id}: step {done}/{steps}, {values}, {speed * images_a_step:.0f} images/s, {left:.0f} s left")
-        if (
-            distributed.rank() == 0
-            and done != steps
-            and (done % every == 0 or watch.since_saved() > CHECKPOINT_SECONDS)
-        ):
-            states = {name: each.state_dict() for name, each in optimisers.items()}
-            checkpoint.save(
-                scratch, {"key": key, "method": method.state_dict(), "optimisers": states, "outcome": vars(outcome)}
-            )
-            watch.saved()
-    outcome.seconds, outcome.images_per_second = watch.seconds(), watch.steps_per_second() * images_a_step
-    for network in compiled:
-        del network.forward  # what comes after the training has other shapes
-    return outcome
+            say(f"{self.method.id}: step {done}/{self.steps}, {values}, {self.progress.pace()}")
+        due = done % self.checkpoint_steps == 0 or self.watch.since_saved() > CHECKPOINT_SECONDS
+        if distributed.is_main_process() and done != self.steps and due:
+            self._save()
+        return True
+
+    def _resume(self) -> None:
+        saved = checkpoint.load(self.scratch, self.key, self.device)
+        if saved is None:
+            return
+        self.method.load_state_dict(saved["method"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(saved["optimisers"][name])
+        self.outcome = Outcome(**saved["outcome"])
+        self.outcome.resumed += 1
+        say(f"{self.method.id}: resumes from step {self.outcome.steps}")
+
+    def _save(self) -> None:
+        states = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
+        state = {"key": self.key, "method": self.method.state_dict(), "optimisers": states}
+        checkpoint.save(self.scratch, {**state, "outcome": vars(self.outcome)})
+        self.watch.saved()
+
+    def _stop(self, reason: str) -> None:
+        """Return to the last checkpoint, or to the first weights."""
+        saved, outcome = checkpoint.load(self.scratch, self.key, self.device), self.outcome
+        self.method.load_state_dict(saved["method"] if saved else self.first)
+        before = Outcome(**saved["outcome"]) if saved else Outcome()
+        outcome.steps, outcome.losses, outcome.curve = before.steps, before.losses, before.curve
+        outcome.status = "stopped" if saved else "failed"
+        outcome.reason = f"{reason}; the weights are those of step {outcome.steps}"
+        say(f"{self.method.id}: {outcome.status}, {outcome.reason}")
 
 
 class Meter:
@@ -157,6 +180,7 @@ class Meter:
         self.counts: dict[str, int] = {}
 
     def add(self, losses: dict[str, Tensor], prefix: str) -> None:
+        """Count the losses of one update, each under prefix + name."""
         for name, loss in losses.items():
             value, name = loss.detach().float(), prefix + name
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
@@ -172,44 +196,40 @@ class Meter:
 
 
 class Watch:
-    """Times of a run: all its seconds, those since the last progress line and checkpoint, and steps per second after
-    the first few.
-    """
+    """Times of a run: all its seconds, those since the last checkpoint, and steps per second after the first few."""
 
-    def __init__(self, device: torch.device, outcome: Outcome) -> None:
-        self.device, self.before = device, outcome.seconds
-        self.begun = self.shown = self.last_saved = self.clock = time.monotonic()
-        self.shown_step, self.steps, self.timed_from = outcome.steps, 0, 0
+    def __init__(self, device: torch.device, seconds_before: float) -> None:
+        self.device, self.before = device, seconds_before
+        self.begun = self.last_saved = self.timed_since = time.monotonic()
+        self.steps, self.timed_from = 0, 0
 
     def step(self) -> None:
+        """Count a step."""
         self.steps += 1
         if self.steps == WARM_STEPS:
             synchronise(self.device)
-            self.clock, self.timed_from = time.monotonic(), self.steps
+            self.timed_since, self.timed_from = time.monotonic(), self.steps
 
     def seconds(self) -> float:
+        """Seconds of the whole run, those before it was resumed included."""
         return self.before + time.monotonic() - self.begun
 
-    def lap(self, done: int, steps: int) -> tuple[float, float]:
-        """Steps per second since the last lap, and the seconds that the rest takes at that speed."""
-        now = time.monotonic()
-        speed = (done - self.shown_step) / max(now - self.shown, 1e-9)
-        self.shown, self.shown_step = now, done
-        return speed, (steps - done) / speed
-
     def steps_per_second(self) -> float:
+        """Mean over the steps after the first few; waits for the device."""
         synchronise(self.device)
-        return (self.steps - self.timed_from) / max(time.monotonic() - self.clock, 1e-9)
+        return (self.steps - self.timed_from) / max(time.monotonic() - self.timed_since, 1e-9)
 
     def saved(self) -> None:
+        """A checkpoint was made."""
         self.last_saved = time.monotonic()
 
     def since_saved(self) -> float:
+        """Seconds since the last checkpoint, or since the start."""
         return time.monotonic() - self.last_saved
 
 
-def schedule(settings: dict[str, Any], steps: int) -> Schedule:
-    """One player's schedule from its settings."""
+def build_schedule(settings: Mapping[str, Any], steps: int) -> Schedule:
+    """The learning rate of a parameter group from its settings."""
     rate, warmup, factor = (float(settings[name]) for name in ("learning_rate", "warmup", "decay_factor"))
     return Schedule(rate, steps, warmup, tuple(settings["decay_at"]), factor, settings["decay"])
 
@@ -219,16 +239,35 @@ def networks(method: Method) -> list[nn.Module]:
     return [child for child in method.children() if any(isinstance(part, nn.Conv2d) for part in child.modules())]
 
 
-def only(method: Method, parameters: list[nn.Parameter]) -> None:
-    """Let gradients reach these parameters and no others: one player's turn."""
+@contextmanager
+def compiled(modules: list[nn.Module]) -> Iterator[None]:
+    """Compile the modules' forward in the block; what comes after the training has other shapes."""
+    for module in modules:
+        module.forward = torch.compile(module.forward)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward
+
+
+def freeze_except(method: Method, parameters: list[nn.Parameter]) -> None:
+    """Let gradients reach these parameters and no others."""
     method.requires_grad_(False)
     for parameter in parameters:
         parameter.requires_grad_(True)
 
 
 class Bounds:
-    """When a run counts as diverged: a loss or a weight that is not finite, a loss `factor` times as large as at its
-    first step (or as one, where it started smaller), or weights whose norm has grown `factor`-fold.
+    """When a run has diverged: a loss or a weight is not finite, or has grown too much since the first step.
+
+    Too much is `factor` times the loss of the first step (or 1, where it was smaller), or `factor` times the norm
+    of the first weights.
+
+    Args:
+        factor: see above.
+        losses: of the run so far, {"start": losses of the first step}; empty at the start.
+        first: the first weights.
     """
 
     def __init__(self, factor: float, losses: dict[str, dict[str, float]], first: list[Tensor]) -> None:
@@ -236,7 +275,7 @@ class Bounds:
         self.norm = float(norm_of(first))
 
     def broken(self, means: dict[str, float], method: nn.Module) -> str | None:
-        """What has left its bounds, in words, or None; waits for the device twice."""
+        """What is out of bounds, in words, or None; waits for the device twice."""
         self.start = self.start or means
         norm, everything = float(norm_of(method.parameters())), float(norm_of(method.state_dict().values()))
         if not (all(map(math.isfinite, means.values())) and math.isfinite(everything)):
@@ -270,10 +309,12 @@ def synchronise_norms(method: nn.Module, device: torch.device) -> None:
 
 
 def say(text: str) -> None:
-    if distributed.rank() == 0:
+    """Print a line, once for all processes."""
+    if distributed.is_main_process():
         print(text, flush=True)
 
 
 def synchronise(device: torch.device) -> None:
+    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,32 +1,43 @@
-"""A quick look at a representation: a linear classifier on frozen features, by ridge regression, of the upstream's
-own classes.
-"""
+"""A linear probe: ridge regression of the upstream's own classes on frozen features."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vtabflow.contracts.results import Probe
 from vtabflow.methods.augment import plain, standardise
 from vtabflow.pretrain.image_loader import open_images
 from vtabflow.runtime.files import seed_of
 
+if TYPE_CHECKING:
+    from vtabflow.prepare.store import Store
+
 TRAIN, TEST = 2000, 1000
-# A network of more than a million parameters on a CPU: one image takes a tenth of a second.
+# For a network of more than a million parameters on a CPU, where one image takes a tenth of a second.
 TRAIN_SLOW, TEST_SLOW = 200, 100
 # Of the number of images, with standardised features; the result depends on it little between 0.01 and 1.
 RIDGE = 0.1
 
 
 def probe(
-    trunk: nn.Module, store: Any, task: str, size: int, device: torch.device, standardised: bool = False
-) -> dict[str, Any] | None:
-    """{"accuracy", "classes", "n_train", "n_test"}: fitted on at most 2,000 training images, scored on at most 1,000
-    of validation.
+    trunk: nn.Module, store: "Store", task: str, size: int, device: torch.device, standardised: bool = False
+) -> Probe | None:
+    """Fit a linear classifier on at most 2,000 training images and score it on at most 1,000 validation images.
 
-    standardised: feed it images of mean 0 and deviation 1 each. The trunk is in evaluation mode afterwards. The images are the same for every method. None where the store has no
-    labels for `task` (one class is none) or no validation images.
+    The images are the same for every method. The trunk is in evaluation mode afterwards.
+
+    Args:
+        trunk: the network, on the device.
+        store: the upstream's store.
+        task: the labels.
+        size: side of the trunk's input in pixels.
+        device: where the trunk is.
+        standardised: whether the trunk's input images have mean 0 and standard deviation 1 each.
+
+    Returns:
+        None where the store has fewer than two classes of `task`, or no validation images.
     """
     classes = store.manifest.classes.get(task)
     if classes is None or classes < 2 or not store.manifest.counts.get("val"):
@@ -36,15 +47,11 @@ def probe(
     for split, most in (("train", TRAIN_SLOW if slow else TRAIN), ("val", TEST_SLOW if slow else TEST)):
         labels, images = store.labels(task, split), open_images(store, split, size)
         rows = np.sort(np.random.default_rng(seed_of("probe", split)).permutation(len(labels))[:most])
-        parts.append(
-            (
-                features(trunk, images[rows], size, device, standardised),
-                torch.from_numpy(np.asarray(labels[rows], dtype=np.int64)),
-            )
-        )
+        x = features(trunk, images[rows], size, device, standardised)
+        parts.append((x, torch.from_numpy(np.asarray(labels[rows], dtype=np.int64))))
     (x, y), (x_test, y_test) = parts
-    right = fit(x, y, classes)(x_test).argmax(1) == y_test
-    return {"accuracy": right.double().mean().item(), "classes": classes, "n_train": len(y), "n_test": len(y_test)}
+    correct = fit(x, y, classes)(x_test).argmax(1) == y_test
+    return Probe(correct.double().mean().item(), classes, len(y), len(y_test))
 
 
 @torch.inference_mode()
@@ -61,9 +68,7 @@ def features(
 
 
 def fit(x: Tensor, y: Tensor, classes: int) -> Any:
-    """Ridge regression of one-hot classes on standardised features; returns the function from features to scores (N,
-    classes).
-    """
+    """Ridge regression of one-hot classes on standardised features: a function from features to scores (N, classes)."""
     mean, scale = x.mean(0), x.std(0) + 1e-6
     z = (x - mean) / scale
     target = nn.functional.one_hot(y, classes).double()

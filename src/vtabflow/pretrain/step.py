@@ -1,209 +1,192 @@
-"""The pretrain step: an encoder and its card from a spec."""
+"""The pretrain step: an encoder and its card from an EncoderSpec."""
 
 import importlib.util
-import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtabflow.contracts.results import EncoderCard, EncoderInput, Receipt, UsedUpstream
+from vtabflow.contracts.specs import EncoderSpec
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import RunError, UserError
-from vtabflow.networks import registry as table
+from vtabflow.networks import registry
 from vtabflow.planning import catalogue
+from vtabflow.pretrain.outcome import Outcome, Trained
+from vtabflow.runtime import distributed
 from vtabflow.runtime.files import seed_of, sha256, write_json, write_with
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from vtabflow.prepare.store import Store
-
-WEIGHTS, CARD, PICTURES, SUBSET = "encoder.safetensors", "card.json", "pictures.png", "subset.txt"
-OUTCOME = ("status", "reason", "losses", "curve", "seconds", "images_per_second", "resumed")
-# What a card says of a network that is initialised and not trained.
-UNTRAINED: dict[str, Any] = {
-    "status": "ok",
-    "reason": None,
-    "losses": {},
-    "curve": [],
-    "seconds": 0.0,
-    "images_per_second": None,
-    "resumed": 0,
-    "upstream": None,
-    "probe": None,
-}
+WEIGHTS, CARD, SAMPLES, SUBSET = "encoder.safetensors", "card.json", "pictures.png", "subset.txt"
 
 
-def run(spec: dict[str, Any]) -> None:
-    """Make the encoder of `spec` (an EncoderSpec) unless it is there, then write its receipt.
+def run(spec: EncoderSpec) -> None:
+    """Make the encoder of `spec` unless it exists, then write its receipt.
 
-    A run that diverges is a result too: its card has status "stopped" or "failed" and a reason. UserError for a spec
-    that cannot be run, RunError if the GPU's memory does not do; what a run that ended early left in scratch, the next
-    goes on from. Of several processes (vtabflow/distributed.py) the first writes.
+    A run that diverges is a result too: its card has status "stopped" or "failed" and a reason. A run that was
+    interrupted left a checkpoint in spec.scratch, from which the next one resumes. Of several processes
+    (runtime/distributed.py) the main one writes.
+
+    Raises:
+        UserError: the spec cannot be run.
+        RunError: the GPU has too little memory.
     """
-    folder, scratch = Path(spec["folder"]), Path(spec["scratch"])
-    made = not (folder / CARD).exists()
-    if made:
-        make(spec, folder, scratch)
-    if first_process():
-        shutil.rmtree(scratch, ignore_errors=True)
-        write_json(spec["receipt"], {"key": spec["key"], "folder": spec["folder"], "made": made})
+    exists = (Path(spec.folder) / CARD).exists()
+    if not exists:
+        make_encoder(spec)
+    if distributed.is_main_process():
+        shutil.rmtree(spec.scratch, ignore_errors=True)
+        write_json(spec.receipt, to_json(Receipt(key=spec.key, folder=spec.folder, made=not exists)))
 
 
-def make(spec: dict[str, Any], folder: Path, scratch: Path) -> None:
-    """Train (or, for a method without streams, only initialise) the network and write weights and card."""
-    info = catalogue.info(spec["method"])
-    table.check(spec["network"])
-    if info.streams:
-        refuse(spec, info)
+def make_encoder(spec: EncoderSpec) -> None:
+    """Train the network, or only initialise it (source "random"), and write weights and card."""
+    registry.check(spec.network)
+    if spec.source == "trained":
+        check_trainable(spec)
 
     import torch
 
-    from vtabflow.runtime import compute, distributed
+    from vtabflow.runtime import compute
 
-    distributed.join()
+    distributed.init_process_group()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    trunk = table.build(spec["network"], spec["seed"])
-    trained = pretrain(spec, trunk, device, scratch) if info.streams else {}
-    peak = compute.peak_memory(device)
-    distributed.leave()
-    if not first_process():
-        return
-    standardised = trained.pop("standardised", False)
-    pictures = trained.pop("pictures", None)
-    if pictures is not None:
-        write_with(folder / PICTURES, lambda stream: sheet(pictures).save(stream, "png"))
-    members = trained.pop("members", None)
-    if members:
-        write_with(folder / SUBSET, lambda stream: stream.write("".join(f"{name}\n" for name in members).encode()))
-    save_weights(folder / WEIGHTS, trunk)
-    write_json(
-        folder / CARD,
-        {
-            "method": info.id,
-            "display": info.display,
-            "family": info.family,
-            "network": spec["network"],
-            "features": table.NETWORKS[spec["network"]]["features"],
-            "sha256": {WEIGHTS: sha256(folder / WEIGHTS)},
-            "parameters": sum(p.numel() for p in trunk.parameters()),
-            "input": {
-                "size": spec["image_size"],
-                "low": -1.0,
-                "high": 1.0,
-                "mean": None,
-                "std": None,
-                "standardise": standardised,
-            },
-            "seeded": not info.streams,
-            # What was trained in: a network that is only initialised was trained in none.
-            "precision": compute.resolved(spec["settings"]["precision"], device) if info.streams else None,
-            **{**UNTRAINED, **trained},
-            "peak_memory_bytes": peak,
-            "versions": compute.versions(),
-            "machine": compute.machine(device),
-            "spec": spec,
-        },
-    )
+    trunk = registry.build(spec.network, spec.seed)
+    trained = train(spec, trunk, device) if spec.source == "trained" else Trained(Outcome())
+    memory = compute.peak_memory(device)
+    distributed.destroy_process_group()
+    if distributed.is_main_process():
+        write_results(spec, trunk, trained, device, memory)
 
 
-def refuse(spec: dict[str, Any], info: catalogue.MethodInfo) -> None:
-    """Raise UserError if the spec cannot train this method, before anything heavy is imported."""
-    settings, method = spec["settings"], info.id
+def check_trainable(spec: EncoderSpec) -> None:
+    """Raise UserError if the spec cannot be trained, before anything heavy is imported."""
+    settings, info = spec.settings, catalogue.info(spec.method)
     for package, extra in info.needs.items():
         if importlib.util.find_spec(package) is None:
             raise UserError(
-                f"method {method} needs the package {package}, which is not installed; `pip install -e '.[{extra}]'` in the "
-                "project's folder, or leave the method out"
+                f"method {info.id} needs the package {package}, which is not installed; `pip install -e '.[{extra}]'` "
+                "in the project's folder, or leave the method out"
             )
-    if spec["upstream"] is None:
+    if spec.upstream is None or settings is None:
         raise UserError(
-            f"method {method} trains on an upstream and the study has none; set `upstream` or leave the method out"
+            f"method {info.id} trains on an upstream and the study has none; set `upstream` or leave the method out"
         )
-    if settings["batch"] < info.smallest_batch:
+    if settings.batch < info.smallest_batch:
         raise UserError(
-            f"pretrain.batch is {settings['batch']} and method {method} needs at least {info.smallest_batch}; raise it"
+            f"pretrain.batch is {settings.batch} and method {info.id} needs at least {info.smallest_batch}; raise it"
         )
-    if settings["steps"] < 1:
+    if settings.steps < 1:
         raise UserError(
-            f"pretrain.steps is {settings['steps']} and method {method} needs at least 1; raise it, or use from-scratch"
+            f"pretrain.steps is {settings.steps} and method {info.id} needs at least 1; raise it, or use from-scratch"
         )
 
 
-def pretrain(spec: dict[str, Any], trunk: "nn.Module", device: "torch.device", scratch: Path) -> dict[str, Any]:
-    """Train `trunk` in place by the spec's method; returns what the card says of it, "pictures" that the method made,
-    and the "members" of the labelled subset.
+def train(spec: EncoderSpec, trunk: "nn.Module", device: "torch.device") -> Trained:
+    """Train `trunk` in place by the spec's method, with a linear probe before and after.
 
-    RunError if the GPU runs out of memory.
+    Raises:
+        RunError: the GPU runs out of memory.
     """
     import torch
 
     from vtabflow.prepare.store import open_store
-    from vtabflow.pretrain.loop import train
+    from vtabflow.pretrain import loop
+    from vtabflow.pretrain.probe import probe
     from vtabflow.pretrain.upstream import Upstream
 
-    seed, settings, size = spec["seed"], spec["settings"], spec["image_size"]
-    store = open_store(spec["upstream"]["folder"])
-    kind = catalogue.load(spec["method"])
-    upstream = Upstream(store, spec["upstream"], kind.streams, settings["batch"], seed, device)
-    method = kind(trunk, size, upstream.classes, settings, seed_of("method", kind.id, seed))
+    settings, on, size = spec.settings, spec.upstream, spec.image_size
+    assert settings is not None and on is not None
+    store, kind = open_store(on.folder), catalogue.load(spec.method)
+    upstream = Upstream(store, on, kind.streams, settings.batch, spec.seed, device)
+    method = kind(trunk, size, upstream.classes, settings.flat(), seed_of("method", kind.id, spec.seed))
+    standardise = method.standardises_input()
+
+    def accuracy() -> Any:
+        if not distributed.is_main_process():
+            return None
+        return probe(trunk.to(device), store, on.task, size, device, standardise)
+
     try:
-        before = probe(spec, trunk, store, device, method.standardizes_input())
-        outcome = train(method, upstream, settings, seed, spec["key"], scratch)
+        before = accuracy()
+        outcome = loop.train(method, upstream, settings, spec.seed, spec.key, Path(spec.scratch))
         with torch.no_grad():
             method.finalize()
-            pictures = method.eval().samples()
-        after = probe(spec, trunk, store, device, method.standardizes_input()) if outcome.status != "failed" else None
+            samples = method.eval().samples()
+        after = accuracy() if outcome.status != "failed" else None
     except torch.OutOfMemoryError as error:
         raise RunError(
-            f"method {kind.id}: the GPU ran out of memory with batches of {settings['batch']} at "
-            f"{size} px; set a smaller pretrain.batch or use a GPU with more"
+            f"method {kind.id}: the GPU ran out of memory with batches of {settings.batch} at {size} px; "
+            "set a smaller pretrain.batch or use a GPU with more"
         ) from error
     finally:
         upstream.close()
     if after and before:
-        after["start"] = before["accuracy"]
-        images, classes = after["n_test"], after["classes"]
-        text = f"{before['accuracy']:.3f} at the start, {after['accuracy']:.3f} at the end"
-        print(f"{kind.id}: probe {text}, on {images} images of {classes} classes", flush=True)
-    digests = {file: store.manifest.sha256[file] for file in upstream.used}
-    return {
-        **{name: getattr(outcome, name) for name in OUTCOME},
-        "upstream": {"dataset": spec["upstream"]["dataset"], "sha256": digests, "subset": upstream.subset},
-        "probe": after,
-        "standardised": method.standardizes_input(),
-        "pictures": pictures,
-        "members": upstream.members,
-    }
+        after = replace(after, start=before.accuracy)
+        text = f"{before.accuracy:.3f} at the start, {after.accuracy:.3f} at the end"
+        print(f"{kind.id}: probe {text}, on {after.n_test} images of {after.classes} classes", flush=True)
+    digests = {file: store.manifest.sha256[file] for file in upstream.files}
+    used = UsedUpstream(on.dataset, digests, upstream.subset)
+    return Trained(outcome, used, after, standardise, samples, upstream.subset_ids)
 
 
-def probe(
-    spec: dict[str, Any], trunk: "nn.Module", store: "Store", device: "torch.device", standardised: bool
-) -> dict[str, Any] | None:
-    """The linear probe of the trunk as it stands, by the first process."""
-    from vtabflow.pretrain.probe import probe as measure
+def write_results(spec: EncoderSpec, trunk: "nn.Module", trained: Trained, device: "torch.device", memory: int) -> None:
+    """Write what the training gave, the card last."""
+    from vtabflow.runtime import compute
 
-    if not first_process():
-        return None
-    return measure(trunk.to(device), store, spec["upstream"]["task"], spec["image_size"], device, standardised)
+    folder, outcome = Path(spec.folder), trained.outcome
+    if trained.samples is not None:
+        grid = image_grid(trained.samples)
+        write_with(folder / SAMPLES, lambda stream: grid.save(stream, "png"))
+    if trained.subset_ids:
+        lines = "".join(f"{name}\n" for name in trained.subset_ids)
+        write_with(folder / SUBSET, lambda stream: stream.write(lines.encode()))
+    save_weights(folder / WEIGHTS, trunk)
+    card = EncoderCard(
+        method=spec.method,
+        display=spec.display,
+        family=spec.family,
+        network=spec.network,
+        features=int(trunk.features),  # type: ignore[arg-type]
+        sha256={WEIGHTS: sha256(folder / WEIGHTS)},
+        parameters=sum(p.numel() for p in trunk.parameters()),
+        input=EncoderInput(
+            size=spec.image_size, low=-1.0, high=1.0, mean=None, std=None, standardise=trained.standardise
+        ),
+        seeded=spec.source == "random",
+        precision=compute.resolve_precision(spec.settings.precision, device) if spec.settings else None,
+        status=outcome.status,
+        reason=outcome.reason,
+        losses=outcome.losses,
+        curve=tuple(outcome.curve),
+        seconds=outcome.seconds,
+        images_per_second=outcome.images_per_second,
+        resumed=outcome.resumed,
+        upstream=trained.upstream,
+        probe=trained.probe,
+        peak_memory_bytes=memory,
+        versions=compute.versions(),
+        machine=compute.machine(device),
+        spec=to_json(spec),
+    )
+    write_json(folder / CARD, to_json(card))
 
 
-def sheet(pictures: "torch.Tensor") -> Any:
-    """Pictures (N, 3, H, W) in [-1, 1] side by side as one PIL image, eight in a row."""
+def image_grid(images: "torch.Tensor") -> Any:
+    """Images (N, 3, H, W) in [-1, 1] as one PIL image, eight in a row."""
     from PIL import Image
 
-    rows = pictures.detach().float().cpu().add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    rows = images.detach().float().cpu().add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
     n, height, width = rows.shape[:3]
-    image = Image.new("RGB", (8 * width, -(-n // 8) * height))
+    grid = Image.new("RGB", (8 * width, -(-n // 8) * height))
     for i, row in enumerate(rows.numpy()):
-        image.paste(Image.fromarray(row), (i % 8 * width, i // 8 * height))
-    return image
-
-
-def first_process() -> bool:
-    """Whether this process writes what is to be written (the only one, as a rule)."""
-    return os.environ.get("RANK", "0") == "0"
+        grid.paste(Image.fromarray(row), (i % 8 * width, i // 8 * height))
+    return grid
 
 
 def save_weights(path: Path, trunk: "nn.Module") -> None:
