@@ -106,15 +106,23 @@ def _parse_union(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> An
     """None, a scalar, or the dataclass whose fields the data has."""
     if data is None and type(None) in kinds:
         return None
-    dataclasses_ = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
-    if dataclasses_ and isinstance(data, Mapping):
-        fitting = [kind for kind in dataclasses_ if _fits(kind, data)]
-        return _parse(fitting[0] if fitting else dataclasses_[0], data, where, path)
+    objects = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+    if objects and isinstance(data, Mapping):
+        fitting = [kind for kind in objects if _fits(kind, data)]
+        return _parse(fitting[0] if fitting else objects[0], data, where, path)
     for kind in kinds:
-        if isinstance(data, typing.get_origin(kind) or kind):
+        if type(data) in _json_types(kind):
             return _parse(kind, data, where, path)
     names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    return _parse(float, data, where, path) if float in kinds else _refuse(where, path, data, names)
+    return _refuse(where, path, data, names)
+
+
+def _json_types(kind: Any) -> tuple[type, ...]:
+    """The types that parsed JSON can have where `kind` is expected."""
+    origin = typing.get_origin(kind) or kind
+    if origin is Literal:
+        return tuple(type(value) for value in typing.get_args(kind))
+    return {float: (float, int), tuple: (list, tuple), dict: (dict,)}.get(origin, (origin,))
 
 
 def _fits(kind: Any, data: Mapping[str, Any]) -> bool:
