@@ -363,7 +363,8 @@ def test_the_ten_percent_builder_and_a_list_give_the_same_images(mini):
     """TFDS' imagenet2012_subset/10pct on the tars, against pretrain.subset with the same list."""
     import tensorflow_datasets as tfds
 
-    from vtabflow.pretrain.upstream import listed
+    from vtabflow.contracts.specs import SubsetFile
+    from vtabflow.pretrain.upstream import read_subset
 
     root, places, *_ = mini
     store = open_store(root / "tree-store")
@@ -378,7 +379,8 @@ def test_the_ten_percent_builder_and_a_list_give_the_same_images(mini):
     theirs = {example["file_name"].decode(): (example["image"], int(example["label"])) for example in source}
     path = root / "names.txt"
     path.write_text("".join(f"{name}\n" for name in names))
-    rows, _ = listed(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), store.ids("train"))
+    given = SubsetFile(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+    rows, _ = read_subset(given, store.ids("train"))
     images, labels, ids = (
         drawn_from.open_images(store, "train", 8),
         store.labels("imagenet", "train"),
