@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lossy_rates import KINDS, QUALITIES, SIZES, flat, jpeg, natural
-from pictures import classes_of, encoded, lay, made, spec_for
+from small_folders import classes_of, encoded, prepared, spec_for, write_files
 
 from vtabflow.data import audit, lossy
 from vtabflow.prepare import store
@@ -22,8 +22,8 @@ RNG = np.random.default_rng(0)
 @pytest.fixture
 def whole(tmp_path):
     """A small store of the folder source and its spec."""
-    path = lay(tmp_path / "in", classes_of({"a": 20, "b": 20}))
-    made(path, tmp_path)
+    path = write_files(tmp_path / "in", classes_of({"a": 20, "b": 20}))
+    prepared(path, tmp_path)
     return spec_for(path, tmp_path)
 
 
@@ -331,8 +331,8 @@ def test_a_folder_that_is_an_export(tmp_path, name, classes, quality, code, said
         f"{i % classes:03d}/{i}.{options['kind'].lower()}": encoded(image, **options)
         for i, image in enumerate(pictures)
     }
-    path = lay(tmp_path / name, files)
-    made(path, tmp_path, size=32)
+    path = write_files(tmp_path / name, files)
+    prepared(path, tmp_path, size=32)
     text, found_code = found(spec_for(path, tmp_path, size=32))
     assert found_code == code and said in text, text
 

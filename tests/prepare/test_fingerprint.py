@@ -7,7 +7,7 @@ import unicodedata
 import zlib
 from collections import Counter
 
-from pictures import classes_of, encoded, given_splits, lay, made, noise, zipped
+from small_folders import classes_of, encoded, given_splits, noise, prepared, write_files, zipped
 
 from vtabflow.prepare.folders import fingerprint
 from vtabflow.prepare.folders.fingerprint import identity, open_listing, scan
@@ -15,27 +15,27 @@ from vtabflow.prepare.folders.fingerprint import identity, open_listing, scan
 
 def test_folder_and_zip_are_the_same_wherever_they_lie(tmp_path):
     files = given_splits(n=4) | {"train/a/deep/er.png": encoded(noise())}
-    path = lay(tmp_path / "in", files)
+    path = write_files(tmp_path / "in", files)
     expected = identity(path)
     assert expected.classes == 3 and expected.class_names == ("a", "b", "c")
     assert identity(zipped(tmp_path / "x.zip", files)) == expected
     assert identity(zipped(tmp_path / "y.zip", {**files, "__MACOSX/t/a/._1.png": b"z"}, top="")) == expected
     assert identity(zipped(tmp_path / "z.zip", files, top="whole/thing/")) == expected
-    assert identity(lay(tmp_path / "around" / "one", files).parent) == expected
+    assert identity(write_files(tmp_path / "around" / "one", files).parent) == expected
     moved = shutil.copytree(path, tmp_path / "moved")
     os.rename(moved / "train/a/0.png", moved / "train/a/zero.png")
     os.utime(moved / "train/a/1.png", (1, 1))
     assert identity(moved) == expected
-    one, two = made(path, tmp_path / "0"), made(tmp_path / "z.zip", tmp_path / "1")
+    one, two = prepared(path, tmp_path / "0"), prepared(tmp_path / "z.zip", tmp_path / "1")
     assert one.manifest.sha256 == two.manifest.sha256
 
 
 def test_what_changes_which_digest(tmp_path):
     files = given_splits(n=4)
-    before = identity(lay(tmp_path / "in", files))
+    before = identity(write_files(tmp_path / "in", files))
 
     def changed(name: str, new: dict[str, bytes]) -> tuple[bool, bool]:
-        after = identity(lay(tmp_path / name, new))
+        after = identity(write_files(tmp_path / name, new))
         return after.images != before.images, after.labels != before.labels
 
     swapped = {**files, "train/a/0.png": files["train/b/0.png"], "train/b/0.png": files["train/a/0.png"]}
@@ -49,7 +49,7 @@ def test_what_changes_which_digest(tmp_path):
 
 
 def test_the_second_time_reads_nothing_and_a_changed_time_reads_again(tmp_path, monkeypatch):
-    path = lay(tmp_path / "in", classes_of({"a": 5, "b": 5}))
+    path = write_files(tmp_path / "in", classes_of({"a": 5, "b": 5}))
     for file in path.rglob("*.png"):
         os.utime(file, (1e9, 1e9))
     read = []
@@ -89,9 +89,9 @@ def test_a_zip_is_remembered_too(tmp_path, monkeypatch):
 
 def test_names(tmp_path):
     files = classes_of({"ä café": 4, "日本": 4})
-    composed = identity(lay(tmp_path / "in", files))
+    composed = identity(write_files(tmp_path / "in", files))
     apart = {unicodedata.normalize("NFD", name): data for name, data in files.items()}
-    assert apart.keys() != files.keys() and identity(lay(tmp_path / "in2", apart)) == composed
+    assert apart.keys() != files.keys() and identity(write_files(tmp_path / "in2", apart)) == composed
     windows = {name.replace("/", "\\"): data for name, data in files.items()}
     assert identity(zipped(tmp_path / "w.zip", windows)) == composed
     odd = os.fsencode(tmp_path / "in") + b"/odd\xff"
@@ -99,19 +99,19 @@ def test_names(tmp_path):
     for number in range(4):
         with open(odd + b"/a\nb%d.png" % number, "wb") as stream:
             stream.write(encoded(noise()))
-    opened = made(tmp_path / "in", tmp_path)
+    opened = prepared(tmp_path / "in", tmp_path)
     assert opened.manifest.class_names["mine"] == ("odd\\xff", "ä café", "日本")
     json.dumps(opened.manifest.class_names).encode()
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
-    path = lay(tmp_path / "in", classes_of({"a": 4}))
-    lay(tmp_path / "elsewhere", classes_of({"b": 4}))
+    path = write_files(tmp_path / "in", classes_of({"a": 4}))
+    write_files(tmp_path / "elsewhere", classes_of({"b": 4}))
     (path / "b").symlink_to(tmp_path / "elsewhere/b")
     (path / "a/up").symlink_to(path)
     (path / "a/gone.png").symlink_to(tmp_path / "nothing.png")
     with open_listing(path) as found:
         assert Counter(entry.label for entry in found.entries)["b"] == 4
         assert sum(entry.name == "a/0.png" for entry in found.entries) == 1
-    told = made(path, tmp_path).manifest.skipped
-    assert ["a/gone.png" == entry.file for entry in told]
+    skipped = prepared(path, tmp_path).manifest.skipped
+    assert [entry.file == "a/gone.png" for entry in skipped]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pictures import BROKEN, classes_of, encoded, given_splits, lay, made, noise, spec_for, zipped
 from PIL import Image
+from small_folders import BROKEN, classes_of, encoded, given_splits, noise, prepared, spec_for, write_files, zipped
 
 from vtabflow.contracts.specs import Fingerprint
 from vtabflow.errors import UserError
@@ -20,29 +20,29 @@ from vtabflow.prepare.folders.fingerprint import identity
 def test_skipped_files_are_named_with_the_reason(tmp_path):
     files = classes_of({"a": 10, "b": 10}) | {f"a/{name}": data for name, (data, _) in BROKEN.items()}
     files |= {"lost.png": encoded(noise()), "README.md": b"x", "a/.hidden.png": b"", "__MACOSX/a/9.png": b""}
-    opened = made(lay(tmp_path / "in", files), tmp_path)
-    told = {entry.file: entry.reason for entry in opened.manifest.skipped}
-    assert set(told) == {f"a/{name}" for name in BROKEN} | {"lost.png"}
-    assert all(reason in told[f"a/{name}"] for name, (_, reason) in BROKEN.items())
+    opened = prepared(write_files(tmp_path / "in", files), tmp_path)
+    skipped = {entry.file: entry.reason for entry in opened.manifest.skipped}
+    assert set(skipped) == {f"a/{name}" for name in BROKEN} | {"lost.png"}
+    assert all(reason in skipped[f"a/{name}"] for name, (_, reason) in BROKEN.items())
     assert sum(opened.manifest.counts.values()) == 20
 
 
 def test_refuse_names_the_first_and_the_count_and_leaves_nothing(tmp_path):
     files = classes_of({"a": 10, "b": 10}) | {"b/cut.png": BROKEN["cut.png"][0]}
-    path = lay(tmp_path / "in", files)
+    path = write_files(tmp_path / "in", files)
     with pytest.raises(UserError, match=r"b/cut.png is broken .*in all: 1\).*skip"):
-        made(path, tmp_path, invalid="refuse")
-    lay(path, {"a/empty.png": b"", "a/text.png": b"x"})
+        prepared(path, tmp_path, invalid="refuse")
+    write_files(path, {"a/empty.png": b"", "a/text.png": b"x"})
     with pytest.raises(UserError, match=r"a/empty.png is empty .*in all: 2\)"):
-        made(path, tmp_path, invalid="refuse")
+        prepared(path, tmp_path, invalid="refuse")
     assert sorted(os.listdir(tmp_path)) == ["in"]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_split_is_stratified(tmp_path, seed):
     counts = {"a": 3, "b": 4, "c": 5, "d": 17, "é": 50}
-    path = lay(tmp_path / "in", classes_of(counts))
-    opened = made(path, tmp_path, seed=seed)
+    path = write_files(tmp_path / "in", classes_of(counts))
+    opened = prepared(path, tmp_path, seed=seed)
     names = opened.manifest.class_names["mine"]
     assert names == ("a", "b", "c", "d", "é")
     everything = []
@@ -62,23 +62,23 @@ def test_the_split_is_stratified(tmp_path, seed):
 
 
 def test_the_order_is_a_random_sample_and_depends_on_the_seed(tmp_path):
-    path = lay(tmp_path / "in", classes_of({"a": 200, "b": 200}))
-    first = made(path, tmp_path / "0", seed=0)
+    path = write_files(tmp_path / "in", classes_of({"a": 200, "b": 200}))
+    first = prepared(path, tmp_path / "0", seed=0)
     labels = first.labels("mine", "train")
     # 40 of 240 drawn at random hold 20 of each class, standard deviation 2.9.
     assert 8 <= labels[:40].sum() <= 32
-    assert first.ids("train") != made(path, tmp_path / "1", seed=1).ids("train")
-    again = made(path, tmp_path / "2", seed=0)
+    assert first.ids("train") != prepared(path, tmp_path / "1", seed=1).ids("train")
+    again = prepared(path, tmp_path / "2", seed=0)
     assert again.manifest.sha256 == first.manifest.sha256
 
 
 def test_given_splits_are_kept_and_a_moved_image_changes_its_label_alone(tmp_path):
     files = given_splits()
-    before = made(lay(tmp_path / "in", files), tmp_path / "0")
+    before = prepared(write_files(tmp_path / "in", files), tmp_path / "0")
     for split in store.SPLITS:
         assert {name.split("/")[0] for name in before.ids(split)} == {split} and len(before.ids(split)) == 36
     files["train/c/renamed.png"] = files.pop("train/a/3.png")
-    after = made(lay(tmp_path / "in2", files), tmp_path / "1")
+    after = prepared(write_files(tmp_path / "in2", files), tmp_path / "1")
     for split in store.SPLITS:
         assert (before.images(split) == after.images(split)).all()
     changed = before.labels("mine", "train") != after.labels("mine", "train")
@@ -90,13 +90,13 @@ def test_given_splits_are_kept_and_a_moved_image_changes_its_label_alone(tmp_pat
 def test_test_images_that_were_trained_on_are_said_or_refused(tmp_path, capsys):
     files = given_splits()
     files["test/a/0.png"] = files["train/b/1.png"]
-    made(lay(tmp_path / "few", files), tmp_path / "0")
-    said = capsys.readouterr().out
-    assert "1 of 36 test images of " in said and "such as test/a/0.png (train/b/1.png)" in said
+    prepared(write_files(tmp_path / "few", files), tmp_path / "0")
+    printed = capsys.readouterr().out
+    assert "1 of 36 test images of " in printed and "such as test/a/0.png (train/b/1.png)" in printed
     files |= {name.replace("train/", "test/"): data for name, data in files.items() if name.startswith("train/")}
     with pytest.raises(UserError, match="36 of 36 test images .* training images too, .* leave test/ out"):
-        made(lay(tmp_path / "all", files), tmp_path / "1")
-    made(lay(tmp_path / "none", given_splits()), tmp_path / "2")
+        prepared(write_files(tmp_path / "all", files), tmp_path / "1")
+    prepared(write_files(tmp_path / "none", given_splits()), tmp_path / "2")
     assert "test images" not in capsys.readouterr().out
 
 
@@ -110,7 +110,7 @@ def test_test_images_that_were_trained_on_are_said_or_refused(tmp_path, capsys):
     ],
 )
 def test_what_is_missing_is_cut_from_train(tmp_path, splits, counts):
-    opened = made(lay(tmp_path / "in", given_splits(splits)), tmp_path)
+    opened = prepared(write_files(tmp_path / "in", given_splits(splits)), tmp_path)
     assert opened.manifest.counts == counts
     everything = [name for split in store.SPLITS for name in opened.ids(split)]
     assert len(set(everything)) == 36 * len(splits)
@@ -126,22 +126,22 @@ def test_what_is_missing_is_cut_from_train(tmp_path, splits, counts):
     ],
 )
 def test_an_upstream_set_needs_no_test(tmp_path, files, counts):
-    opened = made(lay(tmp_path / "in", files), tmp_path, role="upstream")
+    opened = prepared(write_files(tmp_path / "in", files), tmp_path, role="upstream")
     assert opened.manifest.counts == counts and opened.images("test").shape == (0, 8, 8, 3)
 
 
 def test_a_small_class_keeps_one_of_each_split_at_any_fractions(tmp_path):
-    path = lay(tmp_path / "in", classes_of({"a": 3, "b": 4, "c": 40}))
-    opened = made(path, tmp_path, fractions=(0.1, 0.2, 0.7))
+    path = write_files(tmp_path / "in", classes_of({"a": 3, "b": 4, "c": 40}))
+    opened = prepared(path, tmp_path, fractions=(0.1, 0.2, 0.7))
     by_split = opened.manifest.histogram["mine"]
     assert by_split == {"train": (1, 1, 4), "val": (1, 1, 8), "test": (1, 2, 28)}
 
 
 def test_an_upstream_cut_does_not_know_labels(tmp_path):
     files = classes_of({"a": 30, "b": 30})
-    one = made(lay(tmp_path / "in", files), tmp_path / "0", role="upstream")
+    one = prepared(write_files(tmp_path / "in", files), tmp_path / "0", role="upstream")
     files["b/x.png"] = files.pop("a/7.png")
-    two = made(lay(tmp_path / "in2", files), tmp_path / "1", role="upstream")
+    two = prepared(write_files(tmp_path / "in2", files), tmp_path / "1", role="upstream")
     assert all((one.images(split) == two.images(split)).all() for split in ("train", "val"))
 
 
@@ -149,9 +149,9 @@ def test_only_the_rows_of_1k(tmp_path):
     counts = {"train": 820, "val": 210, "test": 30}
     data = {f"{split}/{i % 2}/{i}.png": encoded(noise(4, 4)) for split, n in counts.items() for i in range(n)}
     data["train/0/cut.png"] = encoded(noise(4, 4))[:60]
-    path = lay(tmp_path / "in", data)
+    path = write_files(tmp_path / "in", data)
     # 821 headers can be read, one of them before a broken picture: it leaves a gap and no other moves.
-    few, every = made(path, tmp_path / "0", rows="1k"), made(path, tmp_path / "1")
+    few, every = prepared(path, tmp_path / "0", rows="1k"), prepared(path, tmp_path / "1")
     assert few.manifest.counts == {"train": 800, "val": 200, "test": 30}
     assert every.manifest.counts == counts
     for split in store.SPLITS:
@@ -172,21 +172,21 @@ def test_only_the_rows_of_1k(tmp_path):
 def test_native_pixels_are_kept_or_resized_once(tmp_path, sizes, grey, target, shape):
     shapes = [(*sizes[i % len(sizes)], 1 if grey else 3) for i in range(10)]
     files = {f"{i % 2}/{i}.png": encoded(noise(*each)) for i, each in enumerate(shapes)}
-    opened = made(lay(tmp_path / "in", files), tmp_path, size=target)
+    opened = prepared(write_files(tmp_path / "in", files), tmp_path, size=target)
     assert opened.manifest.shape["train"] == tuple(shape)
 
 
 def test_a_resized_image_is_the_rounded_legacy_resize(tmp_path):
     # 16 -> 8 by the legacy rule takes every second pixel; grey among colour gets three equal channels.
     files = {f"{i % 2}/{i}.png": encoded(noise(16, 16, 1 if i == 3 else 3)) for i in range(10)}
-    opened = made(lay(tmp_path / "in", files), tmp_path, size=8)
+    opened = prepared(write_files(tmp_path / "in", files), tmp_path, size=8)
     for split in store.SPLITS:
         for name, pixels in zip(opened.ids(split), opened.images(split), strict=True):
             source = np.asarray(Image.open(io.BytesIO(files[name])).convert("RGB"))
             assert (pixels == source[::2, ::2]).all()
     # 6 -> 8: values between the pixels, rounded half up.
     files = {f"{i % 2}/{i}.png": encoded(noise(6, 12)) for i in range(10)}
-    opened = made(lay(tmp_path / "in2", files), tmp_path / "2", size=8)
+    opened = prepared(write_files(tmp_path / "in2", files), tmp_path / "2", size=8)
     source = np.asarray(Image.open(io.BytesIO(files[opened.ids("test")[0]]))).astype(float)
     y, x = np.arange(8) * 0.75, np.arange(8) * 1.5
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)
@@ -216,23 +216,23 @@ def test_a_resized_image_is_the_rounded_legacy_resize(tmp_path):
     ],
 )
 def test_a_folder_that_will_not_do_is_named(tmp_path, files, message):
-    path = lay(tmp_path / "in", files)
+    path = write_files(tmp_path / "in", files)
     path.mkdir(exist_ok=True)
     with pytest.raises(UserError, match=message) as caught:
-        made(path, tmp_path)
+        prepared(path, tmp_path)
     assert str(path) in str(caught.value) and sorted(os.listdir(tmp_path)) == ["in"]
 
 
 def test_no_folder_and_no_zip(tmp_path):
     with pytest.raises(UserError, match="there is no folder or zip of images at .*nowhere"):
-        made(tmp_path / "nowhere", tmp_path)
+        prepared(tmp_path / "nowhere", tmp_path)
     (tmp_path / "x.zip").write_bytes(b"PK not really")
     with pytest.raises(UserError, match="x.zip is not a zip file"):
-        made(tmp_path / "x.zip", tmp_path)
+        prepared(tmp_path / "x.zip", tmp_path)
     whole = zipped(tmp_path / "y.zip", classes_of({"a": 5, "b": 5})).read_bytes()
     (tmp_path / "y.zip").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="y.zip is not a zip file"):
-        made(tmp_path / "y.zip", tmp_path)
+        prepared(tmp_path / "y.zip", tmp_path)
 
 
 def test_damaged_and_encrypted_members_are_skipped(tmp_path):
@@ -244,9 +244,9 @@ def test_damaged_and_encrypted_members_are_skipped(tmp_path):
     data[data.rindex(b"PK\x01\x02") + 8] |= 1
     data[data.rindex(b"PK\x03\x04") + 6] |= 1
     (tmp_path / "x.zip").write_bytes(data)
-    opened = made(tmp_path / "x.zip", tmp_path)
-    told = {entry.file: entry.reason for entry in opened.manifest.skipped}
-    assert set(told) == {"a/2.png", "b/5.png"} and "encrypted" in told["b/5.png"]
+    opened = prepared(tmp_path / "x.zip", tmp_path)
+    skipped = {entry.file: entry.reason for entry in opened.manifest.skipped}
+    assert set(skipped) == {"a/2.png", "b/5.png"} and "encrypted" in skipped["b/5.png"]
 
 
 def fingerprint_of(path) -> Fingerprint:
@@ -255,9 +255,9 @@ def fingerprint_of(path) -> Fingerprint:
 
 
 def test_changed_since_it_was_planned(tmp_path):
-    path = lay(tmp_path / "in", classes_of({"a": 5, "b": 5}))
+    path = write_files(tmp_path / "in", classes_of({"a": 5, "b": 5}))
     spec = replace(spec_for(path, tmp_path), fingerprint=fingerprint_of(path))
-    lay(path, {"a/more.png": encoded(noise())})
+    write_files(path, {"a/more.png": encoded(noise())})
     with pytest.raises(UserError, match="have changed since"):
         folder.make(spec)
     folder.make(replace(spec, fingerprint=fingerprint_of(path)))

@@ -6,8 +6,8 @@ import random
 
 import numpy as np
 import pytest
-from pictures import BROKEN, encoded, noise
 from PIL import Image, ImageOps
+from small_folders import BROKEN, encoded, noise
 
 from vtabflow.prepare import images
 

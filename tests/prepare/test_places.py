@@ -1,4 +1,4 @@
-"""Where a study says that its data lie: paths below the home folder, and mirrors."""
+"""The paths and addresses of data in a study: paths below the home folder, and mirrors."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
 from vtabflow.planning.keys import plan
 from vtabflow.planning.settings import Imagenet, Prepare, Subset
@@ -29,7 +30,7 @@ def test_a_tilde_is_the_home_folder(home):
         assert Imagenet(tree=place).tree == place
 
 
-def test_the_way_to_a_folder_is_in_no_key(home, smoke, tmp_path):
+def test_the_path_of_a_folder_is_in_no_key(home, smoke, tmp_path):
     for name, colour in (("cats", "red"), ("dogs", "blue")):
         (home / "pets" / name).mkdir(parents=True)
         for i in range(10):
@@ -39,7 +40,7 @@ def test_the_way_to_a_folder_is_in_no_key(home, smoke, tmp_path):
         prepare = {**smoke["prepare"], "folders": {"pets": {"path": path}}}
         made = plan(Study.model_validate({**smoke, "tasks": ["pets"], "prepare": prepare}), tmp_path)
         cells.append(set(made.cells))
-        assert "~" not in json.dumps(list(made.stores.values()))
+        assert "~" not in json.dumps(to_json(list(made.stores.values())))
     assert cells[0] == cells[1] == cells[2]
 
 
@@ -50,17 +51,17 @@ def refused(tmp_path, smoke, **tfds) -> str:
     return str(error.value)
 
 
-def test_the_home_of_nobody_is_refused(tmp_path, smoke):
-    said = refused(tmp_path, smoke, folder="~nobody-of-that-name/tfds")
-    assert "prepare.tfds.folder: ~nobody-of-that-name/tfds begins with the home of a user who is not here" in said
+def test_the_home_of_an_unknown_user_is_refused(tmp_path, smoke):
+    message = refused(tmp_path, smoke, folder="~nobody-of-that-name/tfds")
+    assert "prepare.tfds.folder: ~nobody-of-that-name/tfds begins with the home of an unknown user" in message
 
 
 @pytest.mark.parametrize(
     "mirror", ["gopher://a.org/", "https://[bad", "http://a.org:port/", "http://a.org:99999/", "/mnt/mirror", "a.org"]
 )
 def test_a_mirror_is_checked_when_the_study_is_loaded(tmp_path, smoke, mirror):
-    said = refused(tmp_path, smoke, mirrors={"https://a/": mirror})
-    assert f"prepare.tfds.mirrors.https://a/: {mirror} is no http, https or file address; write one such as" in said
+    message = refused(tmp_path, smoke, mirrors={"https://a/": mirror})
+    assert f"prepare.tfds.mirrors.https://a/: {mirror} is not an http, https or file address; write" in message
 
 
 def test_mirrors_that_can_be_fetched_from(smoke):

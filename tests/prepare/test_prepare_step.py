@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import classes_of, given_splits, lay, spec_for
+from small_folders import classes_of, given_splits, spec_for, write_files
 
 from vtabflow.contracts.specs import StandinSettings, StoreSpec
 from vtabflow.contracts.typed_json import to_json
@@ -125,7 +125,7 @@ def test_receipts_and_a_store_that_is_there(tmp_path, toy):
 
 
 def test_a_store_that_is_there_costs_no_import_of_a_source(tmp_path):
-    path = lay(tmp_path / "in", classes_of({"a": 4, "b": 4}))
+    path = write_files(tmp_path / "in", classes_of({"a": 4, "b": 4}))
     spec = spec_for(path, tmp_path)
     step.run(spec)
     code = (
@@ -148,7 +148,7 @@ def test_a_store_that_is_there_costs_no_import_of_a_source(tmp_path):
 
 
 def test_a_killed_step_leaves_nothing_or_a_whole_store(tmp_path):
-    path = lay(tmp_path / "in", given_splits(n=60))
+    path = write_files(tmp_path / "in", given_splits(n=60))
     code = (
         "import sys, json; from vtabflow.prepare.step import run; from vtabflow.contracts.specs import StoreSpec;"
         "from vtabflow.contracts.typed_json import from_json; print(1, flush=True);"

@@ -1,4 +1,4 @@
-"""The stand-ins of the natural tasks and of the upstream set: pixels never change, and colour does not give the class."""
+"""The stand-ins of the natural tasks and of the upstream set: pixels never change; colour does not give the class."""
 
 import hashlib
 import importlib

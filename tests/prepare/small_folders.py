@@ -29,7 +29,7 @@ def noise(height: int = 8, width: int = 8, channels: int = 3) -> np.ndarray:
     return pixels[:, :, 0] if channels == 1 else pixels
 
 
-def lay(root: Path, files: dict[str, bytes]) -> Path:
+def write_files(root: Path, files: dict[str, bytes]) -> Path:
     for name, data in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
@@ -65,7 +65,7 @@ def spec_for(path: Path, place: Path, size: int = 8, rows: Any = "all", seed: in
     )
 
 
-def made(path: Path, place: Path, **options) -> store.Store:
+def prepared(path: Path, place: Path, **options) -> store.Store:
     spec = spec_for(path, place, **options)
     folder.make(spec)
     return store.open_store(spec.folder)
