@@ -37,7 +37,7 @@ def summaries(results: Results) -> list[BudgetSummary]:
 
 
 def headline(results: Results) -> Markup | None:
-    """One line over all budgets: does pre-training help? None where no budget has a comparison with From-Scratch."""
+    """One line over all budgets, the best pre-trained method against From-Scratch; None without such a comparison."""
     parts = []
     for budget in results.budgets:
         gains = _gains(results, budget)
@@ -45,18 +45,18 @@ def headline(results: Results) -> Markup | None:
         if best is None:
             continue
         if _better(gains[best]):
-            verdict = "pre-training helps"
+            verdict = "clearly better than"
         elif _worse(gains[best]):
-            verdict = "pre-training lowers the accuracy"
+            verdict = "clearly worse than"
         else:
-            verdict = "pre-training makes no statistically clear difference"
+            verdict = "not statistically different from"
         parts.append(
-            Markup("{} {} (best: {}, {} points compared with {})").format(
+            Markup("{}, the best pre-trained method, {}, is {} {} ({} points)").format(
                 budget_heading(results, budget).lower(),
-                verdict,
                 results.display[best],
-                points(gains[best].gain),
+                verdict,
                 results.display[BASELINE],
+                points(gains[best].gain),
             )
         )
     return Markup("In short: {}.").format(Markup("; ").join(parts)) if parts else None
