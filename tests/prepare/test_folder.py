@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_folders import BROKEN, classes_of, encoded, given_splits, noise, prepared, spec_for, write_files, zipped
 
-from vtabflow.contracts.specs import Fingerprint
+from vtabflow.contracts.specs import Fingerprint, ImageSpec
 from vtabflow.errors import UserError
 from vtabflow.prepare import store
 from vtabflow.prepare.folders import source as folder
 from vtabflow.prepare.folders.fingerprint import identity
+from vtabflow.prepare.resize import resize
 
 
 def test_skipped_files_are_named_with_the_reason(tmp_path):
@@ -137,6 +139,13 @@ def test_a_small_class_keeps_one_of_each_split_at_any_fractions(tmp_path):
     assert by_split == {"train": (1, 1, 4), "val": (1, 1, 8), "test": (1, 2, 28)}
 
 
+def test_a_small_class_is_in_val_and_test_even_if_its_share_rounds_to_none(tmp_path):
+    path = write_files(tmp_path / "in", classes_of({"a": 3, "b": 4, "c": 40}))
+    opened = prepared(path, tmp_path, fractions=(0.9, 0.05, 0.05))
+    by_split = opened.manifest.histogram["mine"]
+    assert by_split == {"train": (1, 2, 36), "val": (1, 1, 2), "test": (1, 1, 2)}
+
+
 def test_an_upstream_cut_does_not_know_labels(tmp_path):
     files = classes_of({"a": 30, "b": 30})
     one = prepared(write_files(tmp_path / "in", files), tmp_path / "0", role="upstream")
@@ -195,6 +204,32 @@ def test_a_resized_image_is_the_rounded_legacy_resize(tmp_path):
     upper = source[top][:, left] * (1 - wx) + source[top][:, right] * wx
     lower = source[low][:, left] * (1 - wx) + source[low][:, right] * wx
     assert (opened.images("test")[0] == np.floor(upper * (1 - wy) + lower * wy + 0.5 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("kind", ["legacy", "antialias"])
+def test_a_float32_store_has_the_unrounded_resize(tmp_path, kind):
+    files = {f"{i % 2}/{i}.png": encoded(noise(6, 12)) for i in range(10)}
+    spec = spec_for(write_files(tmp_path / "in", files), tmp_path, size=8)
+    folder.make(replace(spec, image=ImageSpec(8, kind, "float32")))
+    opened = store.open_store(spec.folder)
+    fractions = []
+    for split in store.SPLITS:
+        images = opened.images(split)
+        assert images.dtype == np.float32
+        for name, pixels in zip(opened.ids(split), images, strict=True):
+            source = torch.from_numpy(np.array(Image.open(io.BytesIO(files[name]))))
+            assert (pixels == resize(source[None], 8, kind)[0].numpy()).all()
+            fractions.append(pixels % 1)
+    assert np.mean(np.stack(fractions) > 0) > 0.5
+
+
+def test_a_float32_store_keeps_native_pixels(tmp_path):
+    files = classes_of({"a": 6, "b": 6})
+    spec = spec_for(write_files(tmp_path / "in", files), tmp_path)
+    folder.make(replace(spec, image=ImageSpec(8, "legacy", "float32")))
+    images = store.open_store(spec.folder).images("train")
+    for name, pixels in zip(store.open_store(spec.folder).ids("train"), images, strict=True):
+        assert pixels.dtype == np.float32 and (pixels == np.asarray(Image.open(io.BytesIO(files[name])))).all()
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,12 @@ def test_exif_orientation_is_applied(orientation, kind):
     assert images.header(io.BytesIO(data), len(data)) == (*expected.shape[:2], False)
 
 
+def test_exif_that_cannot_be_read_changes_nothing():
+    pixels = noise(5, 7)
+    data = encoded(pixels, exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xf0 broken")
+    assert (images.decode(data) == pixels).all() and images.header(io.BytesIO(data), len(data)) == (5, 7, False)
+
+
 def test_an_animation_gives_its_first_frame():
     first, second = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
     for kind, options in (("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True})):
