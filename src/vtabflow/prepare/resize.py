@@ -52,12 +52,12 @@ def resize_legacy(images: Tensor, size: int) -> Tensor:
     columns, left, right, x_weight = interpolation_indices(width, size, images.device)
     # Along x first, on the needed rows alone: the same values as from four neighbours of each pixel, for half the work.
     images = images.index_select(1, rows).index_select(2, columns).to(torch.float32)
-    lines = _lerp(images.index_select(2, left), images.index_select(2, right), x_weight.view(1, 1, -1, 1))
-    return _lerp(lines.index_select(1, top), lines.index_select(1, bottom), y_weight.view(1, -1, 1, 1))
+    lines = lerp(images.index_select(2, left), images.index_select(2, right), x_weight.view(1, 1, -1, 1))
+    return lerp(lines.index_select(1, top), lines.index_select(1, bottom), y_weight.view(1, -1, 1, 1))
 
 
-def _lerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
-    # Not torch.lerp, which uses another formula for weights of 0.5 and more.
+def lerp(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
+    """`low + (high - low) * weight`; torch.lerp uses another formula for weights of 0.5 and more."""
     return low + (high - low) * weight
 
 
