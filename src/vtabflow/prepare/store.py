@@ -12,11 +12,8 @@ complete whatever was killed when. Several processes may write the same store: t
 import dataclasses
 import io
 import os
-import shutil
-import socket
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +25,8 @@ from vtabflow.contracts.results import Manifest, SkippedFile
 from vtabflow.contracts.specs import StoreSpec
 from vtabflow.contracts.typed_json import from_json, to_json
 from vtabflow.errors import RunError, UserError
+from vtabflow.prepare.hidden_folder import hidden_folder, move_into_place
 from vtabflow.runtime.files import read_json, sha256, write_json
-from vtabflow.runtime.locks import locked, try_locked
 
 SPLITS = ("train", "val", "test")
 # Resized values are rounded by floor(x + HALF): a half rounds up, also where another machine computes slightly less.
@@ -105,20 +102,12 @@ def create_store(spec: StoreSpec) -> Iterator["StoreWriter"]:
             new.finish(labels, ids, classes)
     """
     folder = Path(spec.folder)
-    with ExitStack() as locks:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(folder)
-            temporary = _new_folder(folder, locks)
-        except OSError as error:
-            raise _write_error(folder, error) from error
-        try:
+    try:
+        with hidden_folder(folder) as temporary:
             yield StoreWriter(spec, temporary)
-        except OSError as error:
-            raise _write_error(folder, error) from error
-        finally:
-            # After success the folder has been renamed and there is nothing to remove.
-            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        reason = f"{error.strerror or error}; free the disk or fix the permission, then run again"
+        raise RunError(f"cannot write store {folder}: {reason}") from error
 
 
 class StoreWriter:
@@ -224,9 +213,8 @@ class StoreWriter:
             manifest.sha256[path.relative_to(self.folder).as_posix()] = sha256(path)
         _compare(spec, manifest)
         _write_manifest(self.folder / "manifest.json", manifest)
-        manifest = _move_into_place(self.folder, Path(spec.folder)) or manifest
-        keep_manifest(spec)
-        return manifest
+        move_into_place(self.folder, Path(spec.folder), is_complete)
+        return keep_manifest(spec)
 
     def _open(self, split: str, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
         # An array without elements cannot be mapped.
@@ -255,7 +243,7 @@ class StoreWriter:
             raise _source_error(self.spec, what)
 
 
-def keep_manifest(spec: StoreSpec) -> None:
+def keep_manifest(spec: StoreSpec) -> Manifest:
     """Copy the manifest of a complete store to `spec.manifest`, or compare the store with the one that is there.
 
     Raises:
@@ -264,6 +252,7 @@ def keep_manifest(spec: StoreSpec) -> None:
     manifest = open_store(spec.folder).manifest
     if not _compare(spec, manifest):
         _write_manifest(Path(spec.manifest), manifest)
+    return manifest
 
 
 def open_store(folder: Path | str) -> "Store":
@@ -365,60 +354,6 @@ def _content(manifest: Manifest) -> dict[str, str]:
     """The digests that identify a store. The ids of a folder are file names, which may change: they are left out."""
     folder = manifest.source == "folder"
     return {name: value for name, value in manifest.sha256.items() if not (folder and name.endswith(".ids.txt"))}
-
-
-def _move_into_place(temporary: Path, folder: Path) -> Manifest | None:
-    """Rename a complete store to its final name; if another process was first, return the manifest of its store."""
-    for _ in range(10):
-        if is_complete(folder):
-            return open_store(folder).manifest
-        try:
-            os.rename(temporary, folder)
-            return None
-        except OSError:
-            if not folder.exists():
-                raise
-        # A folder without a manifest is incomplete: move it away, unless another process has just completed it.
-        remains = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
-        with suppress(FileNotFoundError):
-            os.rename(folder, remains / "remains")
-            if is_complete(remains / "remains") and not folder.exists():
-                os.rename(remains / "remains", folder)
-        shutil.rmtree(remains, ignore_errors=True)
-    raise RunError(f"cannot move a store to {folder}: another process keeps writing there; stop it, then run again")
-
-
-def _prefix(folder: Path) -> str:
-    # With the host's name: on some shared file systems a lock is visible on its own host alone.
-    return f".{folder.name}.{socket.gethostname()}."
-
-
-def _new_folder(folder: Path, locks: ExitStack) -> Path:
-    """A new hidden folder next to `folder`; its lock, which `locks` holds, shows that this process lives."""
-    while True:
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
-        # mkdtemp makes folders private; the permissions of results follow the user's umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        # Until the lock is held, another process may take the folder for a leftover and remove it.
-        with suppress(FileNotFoundError):
-            os.chmod(temporary, 0o777 & ~umask)
-            locks.enter_context(locked(temporary, folder=True))
-            if temporary.exists():
-                return temporary
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left of this store: hidden folders whose lock is free."""
-    for old in folder.parent.glob(f"{_prefix(folder)}*"):
-        with try_locked(old, folder=True) as free:
-            if free:
-                shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_error(folder: Path, error: OSError) -> RunError:
-    reason = error.strerror or error
-    return RunError(f"cannot write store {folder}: {reason}; free the disk or fix the permission, then run again")
 
 
 def _source_error(spec: StoreSpec, what: str) -> RunError:

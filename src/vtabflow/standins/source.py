@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from vtabflow.contracts.specs import ImageSpec, StandinSettings, StoreSpec
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.store import SPLITS, create_store, rows_needed
 from vtabflow.runtime.files import seed_of
+from vtabflow.runtime.progress import Progress
 
 
 def make(spec: StoreSpec) -> Manifest:
@@ -48,14 +48,14 @@ def make(spec: StoreSpec) -> Manifest:
             images = new.images(split, (count, size, size, channels))
             for task in labels:
                 labels[task][split] = np.zeros(count, np.int64)
-            begun = time.perf_counter()
+            progress = Progress(f"{spec.dataset}: {split}", count)
             for index in range(count):
                 images[index], classes = draw(split, index)
                 for task in labels:
                     labels[task][split][index] = classes[task]
+                progress.add(1)
             ids[split] = [f"{split}-{index}" for index in range(count)]
-            rate = count / max(time.perf_counter() - begun, 1e-9)
-            print(f"{spec.dataset}: {split}, {count} images, {rate:.0f} images/s", flush=True)
+            progress.end()
         return new.finish(labels, ids, {task: renderer.TASKS[task] for task in spec.tasks})
 
 

@@ -7,7 +7,6 @@ class, so the first 800 examples of train are a random sample, and a relabelled 
 """
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vtabflow.errors import UserError
 from vtabflow.prepare.folders.fingerprint import Entry, Listing, identity_of, open_listing
 from vtabflow.prepare.images import Unreadable, decode, header
 from vtabflow.prepare.store import HALF, SPLITS, create_store, rows_needed
+from vtabflow.runtime.progress import Progress
 
 UPSTREAM_VAL = Fraction(1, 20)
 Result = TypeVar("Result")
@@ -191,11 +191,11 @@ def _readable(found: Listing, known: Sequence[tuple[Entry, int]], skipped: dict[
 
 
 def _fill(
-    found: Listing, files: list[File], images: np.ndarray, kind: str, progress: str, skipped: dict[str, str]
+    found: Listing, files: list[File], images: np.ndarray, kind: str, label: str, skipped: dict[str, str]
 ) -> list[File]:
     """Decode `files` into `images`, in order, until these are full, and return the files that were used."""
     kept: list[File] = []
-    begun = time.perf_counter()
+    progress = Progress(label, len(images))
     for file in files:
         if len(kept) == len(images):
             break
@@ -206,8 +206,8 @@ def _fill(
             continue
         images[len(kept)] = _as_stored(pixels, images, kind)
         kept.append(file)
-    seconds = max(time.perf_counter() - begun, 1e-9)
-    print(f"{progress}, {len(kept)} images, {len(kept) / seconds:.0f} images/s", flush=True)
+        progress.add(1)
+    progress.end()
     return kept
 
 
