@@ -12,19 +12,19 @@ from vtabflow.methods.batch_rng import BatchRNG
 
 @pytest.fixture
 def generator():
-    return draws(0)
+    return make_rng(0)
 
 
-def draws(seed):
+def make_rng(seed):
     return BatchRNG(torch.Generator().manual_seed(seed))
 
 
-def pictures(n=4, size=8, channels=3):
+def random_images(n=4, size=8, channels=3):
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, size, size, channels), dtype=np.uint8))
 
 
 def test_inception_crop_has_tensorflows_areas(generator):
-    """Quantiles of methods.md 2.2. They are of crops of whole pixels, which come out up to 0.008 smaller.
+    """Quantiles of TensorFlow's op. They are of crops of whole pixels, which come out up to 0.008 smaller.
 
     A torchvision-like crop is off by up to 0.086.
     """
@@ -77,7 +77,7 @@ def test_square_crops_of_half_the_area(generator):
 
 
 def test_crop_of_the_whole_image_is_the_image_and_can_be_mirrored():
-    x = augment.to_float(pictures())
+    x = augment.to_float(random_images())
     boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]]).expand(4, 4)
     torch.testing.assert_close(augment.crop_resize(x, boxes, 8), x, atol=1e-5, rtol=0)
     mirror = torch.tensor([1.0, -1.0, 1.0, -1.0])
@@ -87,20 +87,20 @@ def test_crop_of_the_whole_image_is_the_image_and_can_be_mirrored():
 
 
 def test_crop_at_whole_pixels_cuts_those_pixels():
-    x = augment.to_float(pictures())
+    x = augment.to_float(random_images())
     boxes = torch.tensor([[1.0, 3.0, 4.0, 4.0]]).expand(4, 4)
     torch.testing.assert_close(augment.crop_resize(x, boxes, 4), x[:, :, 1:5, 3:7], atol=1e-5, rtol=0)
 
 
 def test_half_are_mirrored(generator):
-    assert abs(augment.mirrors(20_000, generator).mean()) < 0.03
+    assert abs(augment.random_flips(20_000, generator).mean()) < 0.03
 
 
 def test_brightness_and_saturation_agree_with_hsv():
-    """Pixel by pixel through colorsys with the same draws, as tf.image does it."""
-    x = augment.to_float(pictures(6, 5))
-    got = augment.brightness_saturation(x, draws(3))
-    again = draws(3)
+    """Pixel by pixel through colorsys with the same random numbers, as tf.image does it."""
+    x = augment.to_float(random_images(6, 5))
+    got = augment.brightness_saturation(x, make_rng(3))
+    again = make_rng(3)
     shift = again.uniform((6, 1, 1, 1), -32 / 255, 32 / 255)
     factor = again.uniform((6, 1, 1, 1), 0.5, 1.5).flatten()
     moved = ((x + 1) / 2 + shift).double()
@@ -118,24 +118,24 @@ def test_brightness_and_saturation_agree_with_hsv():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rotations_are_those_of_numpy(channels):
-    images = pictures(3, 6, channels)
-    turned, turns = augment.rotations(augment.to_float(images))
-    assert turns.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    for j, k in enumerate(turns.tolist()):
+    images = random_images(3, 6, channels)
+    rotated, numbers = augment.rotations(augment.to_float(images))
+    assert numbers.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    for j, k in enumerate(numbers.tolist()):
         want = np.rot90(images[j % 3].numpy(), k).astype(np.float32) * (2 / 255) - 1
-        np.testing.assert_allclose(turned[j].permute(1, 2, 0).numpy(), np.broadcast_to(want, (6, 6, 3)), atol=1e-6)
+        np.testing.assert_allclose(rotated[j].permute(1, 2, 0).numpy(), np.broadcast_to(want, (6, 6, 3)), atol=1e-6)
 
 
 def test_range_and_determinism(generator):
-    images = pictures(5, 20)
-    first = augment.inception_preprocess(images, 16, draws(1))
-    again = augment.inception_preprocess(images, 16, draws(1))
+    images = random_images(5, 20)
+    first = augment.inception_preprocess(images, 16, make_rng(1))
+    again = augment.inception_preprocess(images, 16, make_rng(1))
     assert first.shape == (5, 3, 16, 16) and torch.equal(first, again)
     assert first.min() >= -1 and first.max() <= 1
-    assert not torch.equal(first, augment.inception_preprocess(images, 16, draws(2)))
+    assert not torch.equal(first, augment.inception_preprocess(images, 16, make_rng(2)))
 
 
 def test_plain_keeps_an_image_of_the_size_and_resizes_others():
-    images = pictures(2, 8, 1)
+    images = random_images(2, 8, 1)
     assert torch.equal(augment.plain(images, 8)[:, 0], images[..., 0].float().mul(2 / 255).sub(1))
     assert augment.plain(images, 4).shape == (2, 3, 4, 4)

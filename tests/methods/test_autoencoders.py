@@ -1,4 +1,4 @@
-"""VAE and the three WAEs: start values, estimators against independent references, one batch by heart."""
+"""VAE and the three WAEs: start values, estimators against independent references, one batch overfit."""
 
 import contextlib
 import math
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from method_place import BATCH, CLASSES, SIZE, batch_for, draws, make, train
+from small_methods import BATCH, CLASSES, SIZE, batch_for, make, make_rng, train
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from vtabflow.errors import UserError
-from vtabflow.methods.augment import crop_boxes, crop_resize, mirrors, to_float
+from vtabflow.methods.augment import crop_boxes, crop_resize, random_flips, to_float
 from vtabflow.methods.autoencoder import kl
 from vtabflow.methods.wae_gan import log_prior
 from vtabflow.methods.wae_mmd import mmd
@@ -20,7 +20,7 @@ from vtabflow.networks.decoder import Decoder
 from vtabflow.planning import catalogue
 
 NAMES = ["vae", "wae-mmd", "wae-gan", "wae-ukl"]
-SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # methods.md M3
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # tolstikhin/wae wae.py
 LATENT = 8
 PRIOR = Independent(Normal(torch.zeros(LATENT).double(), torch.ones(LATENT).double()), 1)
 
@@ -46,7 +46,7 @@ def test_errors_are_summed_over_pixels_and_averaged_over_the_batch(name, weight)
     seen = {}
     method.trunk.register_forward_hook(lambda _, inputs, out: seen.update(x=inputs[0]))
     method.decoder.register_forward_hook(lambda _, inputs, out: seen.update(decoded=out))
-    losses = method.losses(method.update_order[0], batch_for(method), draws())
+    losses = method.losses(method.update_order[0], batch_for(method), make_rng())
     error = sum(((seen["x"][i] - seen["decoded"][i]) ** 2).sum() for i in range(BATCH)) / BATCH
     # The WAEs with a deterministic encoder see the image with noise of 0.01.
     torch.testing.assert_close(losses["reconstruction"], weight * error, rtol=1e-3 if "wae" in name else 1e-5, atol=0)
@@ -69,7 +69,7 @@ def test_mmd_is_the_unbiased_estimate():
 
 
 def test_mmd_of_equal_distributions_is_around_zero_and_as_often_negative():
-    """methods.md: at d = 64 the standard deviation is about 0.41 / n; a shift of 0.5 gives 0.27, collapse 1.92."""
+    """By numpy: at d = 64 the standard deviation is about 0.41 / n; a shift of 0.5 gives 0.27, collapse 1.92."""
     n = 100
     values = np.array([mmd(normal(n, 64, seed=i), normal(n, 64, seed=1000 + i)).item() for i in range(200)])
     assert abs(values.mean()) < 4 * 0.0041 / math.sqrt(200) and values.std() == pytest.approx(0.0041, rel=0.2)
@@ -88,13 +88,13 @@ def test_ram_mc_is_the_mixtures_log_ratio():
     assert ram_mc(mean, log_variance, code).item() == pytest.approx(want.item(), rel=1e-6)
 
 
-def estimate(mean, log_variance, draws=4000):
+def estimate(mean, log_variance, samples=4000):
     """The expectation of RAM-MC over codes, with its standard error."""
     values = []
-    for i in range(draws):
+    for i in range(samples):
         code = mean + normal(*mean.shape, seed=i) * (log_variance / 2).exp()
         values.append(ram_mc(mean, log_variance, code).item())
-    return np.mean(values), np.std(values) / math.sqrt(draws)
+    return np.mean(values), np.std(values) / math.sqrt(samples)
 
 
 def test_ram_mc_of_one_image_is_the_vaes_kl():
@@ -104,7 +104,7 @@ def test_ram_mc_of_one_image_is_the_vaes_kl():
 
 
 def test_ram_mc_lies_between_its_bounds():
-    """methods.md: d = 64, variance .5, means N(0, .5): mean KL 22.2, n = 16 gives 19.4."""
+    """Computed with numpy: d = 64, variance .5, means N(0, .5): mean KL 22.2, n = 16 gives 19.4."""
     mean, log_variance = normal(16, 64) * 0.5**0.5, torch.full((16, 64), math.log(0.5))
     upper = kl(mean, log_variance).mean().item()
     value, error = estimate(mean, log_variance, 400)
@@ -126,10 +126,10 @@ def test_ram_mc_stays_exact_for_narrow_gaussians():
 
 def test_a_plain_critic_starts_at_two_ln_two():
     method = make("wae-gan", prior_trick=False)
-    assert method.losses("critic", batch_for(method), draws())["critic"].item() == pytest.approx(
+    assert method.losses("critic", batch_for(method), make_rng())["critic"].item() == pytest.approx(
         2 * math.log(2), abs=1e-6
     )
-    assert method.losses("autoencoder", batch_for(method), draws())["deception"].item() == pytest.approx(
+    assert method.losses("autoencoder", batch_for(method), make_rng())["generator"].item() == pytest.approx(
         math.log(2), abs=1e-6
     )
 
@@ -143,7 +143,8 @@ def test_the_prior_trick_adds_the_log_density():
     torch.testing.assert_close(tricked(code) - plain(code), log_prior(code))
 
 
-# Losses of whole turns. Views, noise and codes are made again from the same draws; what follows the heads is float64.
+# Losses of whole updates. Crops, noise and codes are made again from the same random numbers; what follows the heads
+# is float64.
 
 
 def ready(name, **settings):
@@ -160,15 +161,15 @@ def ready(name, **settings):
 
 
 def losses_and_view(method, group, batch, noise):
-    """What `method` says with draws(3); the view that it should have made of the batch, what the trunk makes of it with
-    normal noise of this deviation, cut at two; and the draws that are left."""
+    """The losses of `method` with make_rng(3); the crops that it should have made of the batch; features of these with
+    normal noise of this deviation, clipped at two; and the generator in its state after these."""
     seen = []
     hook = method.trunk.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
-    losses = method.losses(group, batch, draws(3))
+    losses = method.losses(group, batch, make_rng(3))
     hook.remove()
-    images, again = batch["images"][0], draws(3)
+    images, again = batch["images"][0], make_rng(3)
     boxes = crop_boxes(len(images), *images.shape[1:3], again, (0.5, 1.0), (1.0, 1.0))
-    x = crop_resize(to_float(images), boxes, SIZE, mirrors(len(images), again))
+    x = crop_resize(to_float(images), boxes, SIZE, random_flips(len(images), again))
     shown = x + noise * again.normal(x.shape).clamp(-2, 2) if noise else x
     assert len(seen) == 1 and torch.equal(seen[0], shown)
     return losses, x, method.trunk(shown), again
@@ -238,14 +239,14 @@ def test_the_losses_of_the_wae_with_mmd():
 
 
 def test_the_losses_of_the_wae_with_a_critic():
-    """The critic's logits l of draws from the prior and m of the codes: -ln s(l) - ln(1 - s(m)); the encoder's
+    """The critic's logits l of samples of the prior and m of the codes: -ln s(l) - ln(1 - s(m)); the encoder's
     -ln s(m), s the logistic function."""
     method = ready("wae-gan", reconstruction_weight=0.3, penalty_weight=5.0)
     got, x, features, _ = losses_and_view(method, "autoencoder", batch_for(method), 0.01)
     code = method.mean(features).double()
     want = {
         "reconstruction": 0.3 * error(method, x, code),
-        "deception": 5 * -F.logsigmoid(logits(method.critic, code)).mean(),
+        "generator": 5 * -F.logsigmoid(logits(method.critic, code)).mean(),
         "active": varied(code),
     }
     assert_same(method, got, want)
@@ -276,15 +277,15 @@ def test_a_critic_tells_codes_from_the_prior_and_the_encoder_answers():
     batch = batch_for(method, 64)
     for step in range(150):
         optimiser.zero_grad()
-        loss = method.losses("critic", batch, draws(step))["critic"]
+        loss = method.losses("critic", batch, make_rng(step))["critic"]
         loss.backward()
         optimiser.step()
-    assert loss.item() < 1.0, "codes that are no normal draws are told apart"
-    assert method.losses("autoencoder", batch, draws())["deception"].item() > math.log(2)
+    assert loss.item() < 1.0, "the critic discriminates codes that are not normal"
+    assert method.losses("autoencoder", batch, make_rng())["generator"].item() > math.log(2)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_batch_can_be_learned_by_heart(name):
+def test_one_batch_can_be_learned_by_overfitting(name):
     """The error falls below 5% of its start. Without penalties: they ask for something else."""
     free = {"vae": {"beta": 0.0, "variance": 0.5}, "wae-ukl": {"penalty_weight": 0.0}}.get(
         name, {"penalty_weight": 0.0}
@@ -298,7 +299,7 @@ def test_one_batch_can_be_learned_by_heart(name):
 
 
 def smooth(method, n):
-    """Pictures that a decoder of few channels can draw: two colours and a slope."""
+    """Images that a decoder of few channels can draw: two colours and a slope."""
     g = torch.Generator().manual_seed(2)
     ends = torch.randint(0, 256, (n, 2, 1, 1, 3), generator=g).float()
     slope = torch.linspace(0, 1, method.size).view(1, 1, -1, 1)

@@ -32,11 +32,11 @@ def run(code):
 
 def test_listing_imports_no_torch_and_loading_only_the_methods_file():
     code = (
-        "import sys\nfrom vtabflow import catalogue\n"
+        "import sys\nfrom vtabflow.planning import catalogue\n"
         "assert len(catalogue.methods()) >= 18\nassert 'torch' not in sys.modules\n"
         "catalogue.load('rotation')\nassert 'torch' in sys.modules\n"
         "found = {m for m in sys.modules if m.startswith('vtabflow.methods.')}\n"
-        "assert found == {'vtabflow.methods.' + m for m in ('base', 'augment', 'draws', 'rotation')}, found\n"
+        "assert found == {'vtabflow.methods.' + m for m in ('base', 'augment', 'batch_rng', 'rotation')}, found\n"
     )
     result = run(code)
     assert result.returncode == 0, result.stderr
@@ -45,8 +45,10 @@ def test_listing_imports_no_torch_and_loading_only_the_methods_file():
 @pytest.mark.parametrize("method", catalogue.methods())
 def test_what_is_read_is_what_the_class_says(method):
     info, cls = catalogue.info(method), catalogue.load(method)
-    for field in catalogue.FIELDS:
-        assert getattr(info, field) == getattr(cls, field), field
+    for field in catalogue.LITERALS:
+        if field != "settings":
+            assert getattr(info, field) == getattr(cls, field), field
+    assert info.settings == cls.own_defaults()
     assert info.id == method and info.reference
     assert set(info.defaults) <= COMMON
     numbers = {name for name, value in info.settings.items() if not isinstance(value, bool | str)}
@@ -54,7 +56,7 @@ def test_what_is_read_is_what_the_class_says(method):
     assert not set(info.settings) & COMMON, "a method's own settings have names of their own"
 
 
-# DESIGN: ids, display names and families of the VTAB study.
+# Ids, display names and families of the VTAB study.
 STUDY = {
     "from-scratch": ("From-Scratch", "from-scratch"),
     "vae": ("VAE", "generative"),
@@ -83,17 +85,17 @@ LABELS = {
 }
 
 
-def test_all_methods_of_the_study_are_there_and_the_extras_beside_them():
+def test_the_methods_of_the_study_and_the_extras():
     known = catalogue.methods()
     assert {name: (info.display, info.family) for name, info in known.items() if info.published} == STUDY
-    for name, display in EXTRAS.items():  # and whatever was added
+    for name, display in EXTRAS.items():  # and any that were added
         assert (known[name].display, known[name].family) == (display, "self-supervised") and not known[name].published
     assert {name for name, info in known.items() if info.published and info.uses_labels} == set.union(*LABELS.values())
 
 
 def test_the_command_prints_the_table_of_methods():
     shown = subprocess.run([sys.executable, "-m", "vtabflow", "methods"], capture_output=True, text=True, check=True)
-    first, beside = re.split(r"Beside them \(\d+\)", shown.stdout)
+    first, beside = re.split(r"Other methods \(\d+\)", shown.stdout)
     assert first.startswith("The methods of the study (18)")
     for name, (display, family) in STUDY.items():
         (line,) = [line for line in first.splitlines() if line.startswith(f"{name} ")]
@@ -107,16 +109,39 @@ def test_the_command_prints_the_table_of_methods():
 
 
 def test_unknown_method_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match="'rotation'"):
+    with pytest.raises(UserError, match="did you mean rotation"):
         catalogue.info("rotaton")
 
 
-BASE = "class Method:\n    id = ''\n    display = ''\n    family = ''\n    streams = {}\n    defaults = {}\n"
-BASE += "    settings = {}\n    ranges = {}\n    sizes = ()\n"
-BASE += "    networks = {}\n    turns = ('main',)\n    smallest_batch = 2\n    reference = ''\n"
-BASE += "    smallest_size = 1\n    needs = {}\n    published = False\n"
-ONE = "from vtabflow.methods.base import Method\n\n\nclass One(Method):\n    id = 'one'\n    display = 'One'\n"
-ONE += "    family = 'supervised'\n    streams = {'a': 'labels'}\n    settings = {'x': 1}\n"
+BASE = """
+class Method:
+    id = ''
+    display = ''
+    family = ''
+    source = 'trained'
+    streams = {}
+    defaults = {}
+    settings = {}
+    sizes = ()
+    smallest_size = 1
+    smallest_batch = 2
+    networks = {}
+    update_order = ('main',)
+    needs = {}
+    published = False
+    reference = ''
+"""
+ONE = """
+from vtabflow.methods.base import Method
+
+
+class One(Method):
+    id = 'one'
+    display = 'One'
+    family = 'supervised'
+    streams = {'a': 'labels'}
+    settings = {'x': 1}
+"""
 
 
 def folder(path, **files):
@@ -128,28 +153,42 @@ def folder(path, **files):
 def test_inheritance_within_a_file_and_between_files(tmp_path):
     two = "\n\nclass Two(One):\n    id = 'two'\n    streams: dict = {'a': 'subset'}\n"
     three = "from vtabflow.methods.one import Two as Start\n\n\n"
-    three += "class Three(Start):\n    id = 'three'\n    settings = {'y': 2}\n"
-    found = catalogue.methods(folder(tmp_path, one=ONE + two, three=three, other="class Helper:\n    id = 'no'\n"))
-    assert sorted(found) == ["one", "three", "two"]
+    three += "class Three(Start):\n    id = 'three'\n    settings = {'y': (2, 0, 5)}\n"
+    four = "from vtabflow.methods.three import Three\n\n\n"
+    four += "class Four(Three):\n    id = 'four'\n    settings = {'x': (3, 2, 4), 'y': 7}\n"
+    other = "class Helper:\n    id = 'no'\n"
+    found = catalogue.methods(folder(tmp_path, one=ONE + two, three=three, four=four, other=other))
+    assert sorted(found) == ["four", "one", "three", "two"]
     assert (
         found["two"].settings == {"x": 1} and found["two"].streams == {"a": "subset"} and found["two"].display == "One"
     )
-    assert found["three"].settings == {"y": 2} and found["three"].streams == {"a": "subset"}
+    assert found["three"].settings == {"x": 1, "y": 2} and found["three"].ranges == {"y": (0, 5)}
+    assert found["four"].settings == {"x": 3, "y": 7} and found["four"].ranges == {"x": (2, 4)}
+    assert found["three"].streams == {"a": "subset"}
     assert found["three"].module == "vtabflow.methods.three" and found["three"].update_order == ("main",)
+
+
+def test_a_method_that_is_not_trained_may_have_any_family_and_settings(tmp_path):
+    random = ONE.replace("{'a': 'labels'}", "{}") + "    source = 'random'\n    update_order = ()\n"
+    (info,) = catalogue.methods(folder(tmp_path, one=random)).values()
+    assert (info.source, info.family, info.settings) == ("random", "supervised", {"x": 1})
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (ONE.replace("{'x': 1}", "dict(x=1)"), "literal"),
+        (ONE.replace("{'x': 1}", "dict(x=1)"), "One.settings must be a literal"),
         (ONE.replace("'one'", "'One!'"), "lower-case"),
+        (ONE.replace("'One'", "''"), "display name"),
         (ONE.replace("'supervised'", "'super'"), "family"),
         (ONE.replace("'labels'", "'everything'"), "everything"),
-        (ONE + "    turns = ()\n", "turns"),
+        (ONE + "    source = 'elsewhere'\n", "source is 'elsewhere'; set it to one of"),
+        (ONE + "    update_order = ()\n", "a trained method has streams and an update_order"),
         # It may hope that its `build` loads weights: nothing would call it.
-        (ONE.replace("{'a': 'labels'}", "{}") + "    turns = ()\n", "without streams is not trained.*give it streams"),
-        (ONE + "    ranges = {'x': (2, 3)}\n", "include the default"),
-        (ONE + "    ranges = {'z': (0, 3)}\n", "of one of its settings"),
+        (ONE.replace("{'a': 'labels'}", "{}") + "    update_order = ()\n", "change the source"),
+        (ONE + "    source = 'random'\n", "and no other has"),
+        (ONE.replace("'x': 1", "'x': (1, 2, 3)"), r"settings\['x'\] is \(1, 2, 3\).*default within the range"),
+        (ONE.replace("'x': 1", "'x': (1, 0)"), "default, lowest, highest"),
         (ONE + "    oops oops\n", "line"),
         (ONE + "\n\nclass Again(One):\n    pass\n", "both declare"),
     ],

@@ -1,4 +1,4 @@
-"""Exemplar, Semi-Exemplar and Sup-Exemplar: both triplet losses, identities, views, one batch learnt by heart."""
+"""Exemplar, Semi-Exemplar and Sup-Exemplar: both triplet losses, identities, views, one batch overfit."""
 
 import colorsys
 import math
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from method_place import BATCH, CLASSES, batch_for, draws, make, train
+from small_methods import BATCH, CLASSES, batch_for, make, make_rng, train
 from torch import nn
 
 from vtabflow.methods import augment, semi_exemplar
@@ -65,7 +65,7 @@ def test_both_losses_and_their_gradients_are_those_of_loops_over_triplets(images
 
 
 def test_semi_hard_loss_of_random_vectors_is_just_below_the_margin():
-    """methods.md M12: 0.4953 with unit rows; with unit columns 0.4198 (trap 5; 0.4148, with
+    """0.4953 with unit rows; with unit columns 0.4198 (0.4148, with
     a standard deviation of 0.009, over 20 seeds), of which we must be clear."""
     rows, columns = (
         np.mean([semi_hard(squared_distances(unit(64, 1000, seed, dim)), 8, 0.5).item() for seed in range(20)])
@@ -77,7 +77,7 @@ def test_semi_hard_loss_of_random_vectors_is_just_below_the_margin():
 
 @pytest.mark.parametrize(("images", "want"), [(8, 0.734), (64, 0.744)])
 def test_batch_hard_loss_of_random_vectors_is_above_ln_2(images, want):
-    """The nearest of many negatives is nearer than the farthest of seven positives (methods.md M16)."""
+    """The nearest of many negatives is nearer than the farthest of seven positives."""
     got = np.mean([batch_hard(squared_distances(unit(8 * images, 1000, seed)), 8).item() for seed in range(5)])
     assert got == pytest.approx(want, abs=2e-3)
 
@@ -114,11 +114,11 @@ def watched(method):
 
 
 def test_exemplar_takes_unit_rows_and_one_identity_an_image():
-    """Traps 5 and 6 of methods.md: its loss is that of rows of unit length with labels repeat(arange(B), views)."""
+    """Its loss is that of rows of unit length with labels repeat(arange(B), views)."""
     method = make("exemplar", margin=0.7)
     train(method, 4, 5e-3, seed=lambda step: 0)  # until views of one image resemble each other
     seen = watched(method)
-    got = method.losses("main", batch_for(method), draws(0))["triplet"].item()
+    got = method.losses("main", batch_for(method), make_rng(0))["triplet"].item()
 
     def loss(dim, image):
         return semi_hard_by_loops(F.normalize(seen["embeddings"][0], dim=dim), image.tolist(), 0.7).item()
@@ -132,12 +132,12 @@ def test_exemplar_takes_unit_rows_and_one_identity_an_image():
 def test_exemplar_greys_all_views_of_an_image_or_none_and_standardises_each():
     method = make("exemplar", views=8)
     seen = watched(method)
-    method.losses("main", batch_for(method, 60), draws(0))
+    method.losses("main", batch_for(method, 60), make_rng(0))
     x = seen["x"]
     grey = (x - x.mean(1, keepdim=True)).abs().amax((1, 2, 3)).view(60, 8) < 1e-5
     assert torch.equal(grey, grey[:, :1].expand(-1, 8))
     assert grey[:, 0].float().mean().item() == pytest.approx(0.66, abs=0.18)  # three standard deviations
-    assert (x[0::8] - x[1::8]).abs().amax((1, 2, 3)).min() > 0.1, "every view has draws of its own"
+    assert (x[0::8] - x[1::8]).abs().amax((1, 2, 3)).min() > 0.1, "every view has random numbers of its own"
     torch.testing.assert_close(x.mean((1, 2, 3)), torch.zeros(480), atol=1e-5, rtol=0)
     torch.testing.assert_close(x.flatten(1).std(1, correction=0), torch.ones(480), **CLOSE)
 
@@ -152,7 +152,7 @@ def test_the_loss_starts_at_ln_c_and_that_of_random_vectors(name):
             return torch.randn(len(x), 1000, generator=torch.Generator().manual_seed(0))
 
     method.embed = Drawn()
-    losses = method.losses("main", batch_for(method, 8), draws(0))
+    losses = method.losses("main", batch_for(method, 8), make_rng(0))
     assert losses["class"].item() == pytest.approx(math.log(CLASSES), abs=1e-6)
     assert losses["triplet"].item() == pytest.approx(0.734, abs=3e-3)
 
@@ -163,7 +163,7 @@ def test_streams_are_weighed_as_s4l_does(name, streams):
     method = make(name, triplet_weight=3.0)
     nn.init.normal_(method.classify.weight)
     batch, seen = batch_for(method), watched(method)
-    losses = method.losses("main", batch, draws(0))
+    losses = method.losses("main", batch, make_rng(0))
     assert len(seen["x"]) == streams * 4 * BATCH, "one pass over all streams"
     image = torch.arange(BATCH).repeat_interleave(4).tolist()
     each = [batch_hard_by_loops(F.normalize(rows, dim=1), image).item() for rows in seen["embeddings"]]
@@ -176,24 +176,24 @@ def test_streams_are_weighed_as_s4l_does(name, streams):
 
 def test_semi_exemplars_views_come_image_by_image_and_labelled_images_last(monkeypatch):
     """Images of one colour each keep it in a crop."""
-    monkeypatch.setattr(semi_exemplar, "hsv_noise", lambda x, draws: x)
+    monkeypatch.setattr(semi_exemplar, "hsv_noise", lambda x, rng: x)
     method = make("semi-exemplar-10")
     colours = torch.arange(2 * BATCH, dtype=torch.uint8).view(2, BATCH, 1, 1, 1).expand(-1, -1, 32, 32, 3)
     seen = watched(method)
     _, labels = batch_for(method)["labelled"]
-    method.losses("main", {"unlabelled": (colours[0], None), "labelled": (colours[1], labels)}, draws(0))
+    method.losses("main", {"unlabelled": (colours[0], None), "labelled": (colours[1], labels)}, make_rng(0))
     want = torch.arange(2 * BATCH).repeat_interleave(4) * (2 / 255) - 1
     torch.testing.assert_close(seen["x"].mean((1, 2, 3)), want, atol=1e-5, rtol=0)
 
 
 def test_hsv_noise_agrees_with_colorsys_pixel_by_pixel():
-    """With the same draws; greys, black, white and images of one colour among the pictures."""
+    """With the same random numbers; greys, black, white and images of one colour among the images."""
     x = torch.rand(8, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
     x[0, :, 0] = x[0, :1, 0]
     x[1, :, 0], x[1, :, 1], x[2, 0] = -1, 1, 1
-    got = augment.hsv_noise(x, draws(3))
+    got = augment.hsv_noise(x, make_rng(3))
     assert got.min() >= -1 and got.max() <= 1
-    again = draws(3)
+    again = make_rng(3)
     shift = again.uniform((8, 3, 1, 1), -0.1, 0.1).flatten(1).double().numpy()
     power = 2 ** again.uniform((8, 2, 1, 1), -2, 2).flatten(1).double().numpy()
     gain = 2 ** again.uniform((8, 2, 1, 1), -0.5, 0.5).flatten(1).double().numpy()
@@ -210,7 +210,7 @@ def test_hsv_noise_agrees_with_colorsys_pixel_by_pixel():
     # On unit vectors the soft margin cannot reach zero: softplus(-sqrt 2) = 0.218 with all images at right angles.
     [("exemplar", 64, 40, 0.01), ("semi-exemplar-10", 48, 150, 0.3), ("sup-exemplar-100", 64, 100, 0.3)],
 )
-def test_one_batch_can_be_learnt_by_heart(name, images, steps, triplet):
+def test_one_batch_can_be_learnt_by_overfitting(name, images, steps, triplet):
     method = make(name, size=16, embedding=64, crop_area_min=0.4)
     last = train(method, steps, 5e-3, batch_for(method, images), seed=lambda step: 0)["main"]
     assert last["triplet"] < triplet and last["retrieval"] > 0.98

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from method_place import batch_for, draws, make, minimised, train
+from small_methods import batch_for, make, make_rng, minimised, train
 
 from vtabflow.errors import UserError
 from vtabflow.methods.batch_rng import BatchRNG
-from vtabflow.networks import registry as table
+from vtabflow.networks import registry
 from vtabflow.runtime import distributed
 
 pytest.importorskip("lightly")
@@ -18,12 +18,12 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(n=6, size=32, seed=0):
+def random_images(n=6, size=32, seed=0):
     return torch.rand(n, 3, size, size, generator=generator(seed))
 
 
 def waves(n, size=32, seed=0):
-    """uint8 pictures (n, size, size, 3), a part of a plane wave a colour, none like another."""
+    """uint8 images (n, size, size, 3), a part of a plane wave a colour, none like another."""
     g = generator(seed)
     across, down = (torch.arange(size) / size).expand(size, size), (torch.arange(size) / size)[:, None]
     turns = torch.rand(3, n, 1, 1, 3, generator=g) * torch.tensor([0.7, 0.7, 1.0]).view(3, 1, 1, 1, 1)
@@ -32,7 +32,7 @@ def waves(n, size=32, seed=0):
 
 
 def halves(method, images, seed=0):
-    """Each of two processes' images and draws."""
+    """Each of two processes' images and random numbers."""
     return [({"images": (half, None)}, BatchRNG(generator(seed), rank, 2)) for rank, half in enumerate(images.chunk(2))]
 
 
@@ -55,7 +55,7 @@ def test_simclr_is_nt_xent_of_each_images_two_views(monkeypatch):
     given = torch.randn(24, 32, generator=generator())
     method.projector = torch.nn.Module()
     method.projector.forward = lambda features: given
-    loss = method.losses("main", batch_for(method), draws())["contrast"]
+    loss = method.losses("main", batch_for(method), make_rng())["contrast"]
     assert loss.item() == pytest.approx(nt_xent(given[:12], given[12:], 0.3), abs=1e-5)
 
 
@@ -70,7 +70,7 @@ def test_random_unit_vectors_start_at_their_analytic_loss():
 def test_simclr_contrasts_with_the_images_of_all_processes(monkeypatch):
     method = make("simclr").eval()
     images = batch_for(method)["images"][0]
-    whole = method.losses("main", {"images": (images, None)}, draws())["contrast"]
+    whole = method.losses("main", {"images": (images, None)}, make_rng())["contrast"]
     parts = [[], []]
     for (batch, own), seen in zip(halves(method, images), parts, strict=True):
         monkeypatch.setattr(distributed, "gathered", lambda x, seen=seen: seen.append(x) or x)
@@ -81,9 +81,9 @@ def test_simclr_contrasts_with_the_images_of_all_processes(monkeypatch):
         assert method.losses("main", batch, own)["contrast"].item() == pytest.approx(whole.item(), abs=1e-5)
 
 
-def test_simclr_learns_a_batch_by_heart():
+def test_simclr_overfits_a_batch():
     method = make("simclr", crop_area_min=0.4)
-    before = minimised(method.losses("main", batch_for(method, 64), draws())).item()
+    before = minimised(method.losses("main", batch_for(method, 64), make_rng())).item()
     after = train(method, 60, 3e-3, batch_for(method, 64), seed=lambda step: 0)["main"]
     assert before > 2 and after["contrast"] < 0.1 and after["spread"] > 0.8
 
@@ -99,11 +99,11 @@ def cosine(a, b):
 def test_byol_is_the_published_symmetric_loss():
     method = make("byol").eval()
     train(method, 1, 1e-2)
-    seen = {"predicted": [], "wanted": []}
+    seen = {"predicted": [], "targets": []}
     method.predictor.register_forward_hook(lambda _, __, out: seen["predicted"].append(out))
-    method.target.register_forward_hook(lambda _, __, out: seen["wanted"].append(out))
-    found = method.losses("main", batch_for(method), draws())["prediction"].item()
-    pairs = zip(*seen["predicted"], *seen["wanted"], strict=True)
+    method.target.register_forward_hook(lambda _, __, out: seen["targets"].append(out))
+    found = method.losses("main", batch_for(method), make_rng())["prediction"].item()
+    pairs = zip(*seen["predicted"], *seen["targets"], strict=True)
     expected = sum(2 - 2 * cosine(p, w2) + 2 - 2 * cosine(q, w1) for p, q, w1, w2 in pairs) / 12
     assert found == pytest.approx(expected, abs=1e-5)
 
@@ -113,18 +113,18 @@ def test_byol_predicts_the_other_view_by_the_online_side_alone():
     method = make("byol", colour=0.0, blur=0.0).train()
     method.predictor = torch.nn.Identity()
     images = torch.full((12, 32, 32, 3), 90, dtype=torch.uint8) + torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1)
-    loss = method.losses("main", {"images": (images, None)}, draws(3))["prediction"].item()
-    solarised = method.losses("main", {"images": (255 - images, None)}, draws(3))["prediction"].item()
-    assert abs(loss) < 1e-3 < solarised, "pictures below one half are not solarised, those above now and then"
+    loss = method.losses("main", {"images": (images, None)}, make_rng(3))["prediction"].item()
+    solarised = method.losses("main", {"images": (255 - images, None)}, make_rng(3))["prediction"].item()
+    assert abs(loss) < 1e-3 < solarised, "images below one half are not solarised, those above now and then"
 
 
 def test_the_average_of_byol_takes_statistics_of_its_batch():
     method = make("byol").train()
-    first = method.losses("main", batch_for(method), draws())["prediction"].item()
+    first = method.losses("main", batch_for(method), make_rng())["prediction"].item()
     for name, buffer in method.target.named_buffers():
         if "running" in name:
             buffer.add_(5)
-    assert first == method.losses("main", batch_for(method), draws())["prediction"].item()
+    assert first == method.losses("main", batch_for(method), make_rng())["prediction"].item()
 
 
 @pytest.mark.parametrize(
@@ -152,15 +152,15 @@ def test_the_average_follows_along_half_a_cosine(name, average, base):
 @pytest.mark.parametrize("name, average", [("byol", "target"), ("dino", "teacher")])
 def test_the_average_takes_no_gradient(name, average):
     method = make(name)
-    minimised(method.losses("main", batch_for(method), draws())).backward()
+    minimised(method.losses("main", batch_for(method), make_rng())).backward()
     copies = list(getattr(method, average).parameters())
     assert all(p.grad is None and not p.requires_grad for p in copies)
     assert not {id(p) for p in copies} & {id(p) for p in method.parameter_groups()["main"]}
 
 
-def test_byol_learns_a_batch_by_heart_without_collapse():
+def test_byol_overfits_a_batch_without_collapse():
     method = make("byol", crop_area_min=0.4, target_momentum=0.9, steps=80)
-    before = method.losses("main", batch_for(method, 64), draws())["prediction"].item()
+    before = method.losses("main", batch_for(method, 64), make_rng())["prediction"].item()
     after = train(method, 80, 3e-3, batch_for(method, 64), seed=lambda step: 0)["main"]
     assert before > 2 and after["prediction"] < 0.2 and after["spread"] > 0.5
 
@@ -176,7 +176,7 @@ def captured(method, batch, own=None):
         seen["teacher"], seen["student"] = given
 
     handle = method.distil.register_forward_pre_hook(look)
-    losses = method.losses("main", batch, own or draws())
+    losses = method.losses("main", batch, own or make_rng())
     handle.remove()
     return losses, seen["teacher"], seen["student"]
 
@@ -208,12 +208,12 @@ def test_dino_is_the_mean_cross_entropy_over_pairs_of_different_views():
 
 def test_dino_starts_near_the_logarithm_of_its_outputs_and_there_if_they_are_alike():
     method = make("dino", prototypes=512, embedding=256)
-    start = method.losses("main", batch_for(method), draws())["distillation"].item()
+    start = method.losses("main", batch_for(method), make_rng())["distillation"].item()
     assert start == pytest.approx(math.log(512), abs=1.2)
     for head in (method.head, method.teacher.network[1]):
         head.last_layer.weight_v.data.copy_(torch.ones(512, 1) * head.last_layer.weight_v.data[:1])
     method.distil.center.zero_()
-    found = method.losses("main", batch_for(method), draws())
+    found = method.losses("main", batch_for(method), make_rng())
     assert found["distillation"].item() == pytest.approx(math.log(512), abs=1e-4)
     assert found["entropy"].item() == pytest.approx(math.log(512), abs=1e-4)
 
@@ -227,25 +227,25 @@ def test_the_centre_moves_to_the_teachers_mean_in_training_only():
     assert torch.allclose(method.distil.center, 0.9 * before + 0.1 * mean, atol=1e-6)
     method.eval()
     kept = method.distil.center.clone()
-    method.losses("main", batch_for(method), draws(1))
+    method.losses("main", batch_for(method), make_rng(1))
     assert torch.equal(method.distil.center, kept)
 
 
 def test_dino_leaves_the_teachers_trunk():
     method = make("dino")
     train(method, 2, 1e-2)
-    x = pictures()
+    x = random_images()
     with torch.no_grad():
         student, teacher = method.trunk(x), method.teacher.network[0](x)
         method.finalize()
         assert torch.equal(method.trunk(x), teacher) and not torch.equal(student, teacher)
 
 
-def test_dino_learns_a_batch_by_heart_without_collapse():
+def test_dino_overfits_a_batch_without_collapse():
     """What is left of the loss beyond the teacher's entropy vanishes, and 16 images do not share an output."""
     method = make("dino", crop_area_min=0.6, local_views=1, colour=0.3, prototypes=64, teacher_momentum=0.9, steps=60)
     batch = {"images": (waves(16), None)}
-    before = method.losses("main", batch, draws())
+    before = method.losses("main", batch, make_rng())
     after = train(method, 60, 5e-4, batch, seed=lambda step: 0)["main"]
     assert before["distillation"].item() - before["entropy"].item() > 1
     assert after["distillation"] - after["entropy"] < 0.5 and after["entropy"] > 1
@@ -257,7 +257,7 @@ def test_other_networks_and_sizes_are_refused(name):
     with pytest.raises(UserError, match="patches of 4 px"):
         make(name, size=30)
     with pytest.raises(UserError, match="vision transformer"):
-        kind(table.build("resnet-small", 0), 32, None, {"steps": 1, "batch": 2}, 0)
+        kind(registry.build("resnet-small", 0), 32, None, {"steps": 1, "batch": 2}, 0)
 
 
 # MAE
@@ -270,12 +270,14 @@ def mae(**settings):
 def test_mae_is_the_error_over_hidden_patches_alone(monkeypatch):
     method = mae()
     kept = {}
-    real = method.painted
-    monkeypatch.setattr(method, "painted", lambda *given: kept.update(given=given, out=real(*given)) or kept["out"])
-    found = method.losses("main", batch_for(method, 3), draws())["pixels"].item()
-    x, _, hidden = kept["given"]
+    real = method.predict_masked
+    monkeypatch.setattr(
+        method, "predict_masked", lambda *given: kept.update(given=given, out=real(*given)) or kept["out"]
+    )
+    found = method.losses("main", batch_for(method, 3), make_rng())["pixels"].item()
+    x, _, masked = kept["given"]
     total, count = 0.0, 0
-    for image, places, rows in zip(x.double(), hidden.tolist(), kept["out"].detach().double(), strict=True):
+    for image, places, rows in zip(x.double(), masked.tolist(), kept["out"].detach().double(), strict=True):
         for place, row in zip(places, rows, strict=True):
             top, left = 4 * (place // 8), 4 * (place % 8)
             patch = image[:, top : top + 4, left : left + 4].permute(1, 2, 0).flatten()
@@ -285,52 +287,52 @@ def test_mae_is_the_error_over_hidden_patches_alone(monkeypatch):
     assert count == 3 * 48 * 48 and found == pytest.approx(total / count, abs=1e-5)
 
 
-def test_the_hidden_are_not_seen_and_the_shown_not_judged():
-    method, x = mae().eval(), pictures(2)
-    shown, hidden = method.parts(draws().uniform((2, 64)))
-    painted, wanted = method.painted(x, shown, hidden), method.wanted(x, hidden)
-    for places, same in ((shown, "wanted"), (hidden, "painted")):
+def test_masked_patches_are_not_seen_and_visible_ones_have_no_loss():
+    method, x = mae().eval(), random_images(2)
+    visible, masked = method.split_patches(make_rng().uniform((2, 64)))
+    predicted, targets = method.predict_masked(x, visible, masked), method.targets(x, masked)
+    for places, same in ((visible, "targets"), (masked, "predict_masked")):
         other, place = x.clone(), int(places[0, 3])
         other[0, :, 4 * (place // 8) : 4 * (place // 8) + 4, 4 * (place % 8) : 4 * (place % 8) + 2] += 0.5
-        assert torch.equal(method.wanted(other, hidden), wanted) == (same == "wanted")
-        assert torch.equal(method.painted(other, shown, hidden), painted) == (same == "painted")
+        assert torch.equal(method.targets(other, masked), targets) == (same == "targets")
+        assert torch.equal(method.predict_masked(other, visible, masked), predicted) == (same == "predict_masked")
 
 
 def test_the_decoder_gets_every_token_in_its_place():
-    method, x, seen = mae().eval(), pictures(2), []
-    shown, hidden = method.parts(draws().uniform((2, 64)))
+    method, x, seen = mae().eval(), random_images(2), []
+    visible, masked = method.split_patches(make_rng().uniform((2, 64)))
     method.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    method.decoder.blocks = method.decoder.norm = method.paint = torch.nn.Identity()
+    method.decoder.blocks = method.decoder.norm = method.to_pixels = torch.nn.Identity()
     with torch.no_grad():
-        painted, tokens = method.painted(x, shown, hidden), method.embed(method.trunk(x, shown))
+        predicted, tokens = method.predict_masked(x, visible, masked), method.embed(method.trunk(x, visible))
     for image in range(2):
-        assert torch.equal(seen[0][image, torch.cat([torch.tensor([0]), shown[image] + 1])], tokens[image])
-        expected = method.decoder.mask_token[0] + method.decoder.pos_embed[0, hidden[image] + 1]
-        assert torch.allclose(painted[image], expected, atol=1e-6)
+        assert torch.equal(seen[0][image, torch.cat([torch.tensor([0]), visible[image] + 1])], tokens[image])
+        expected = method.decoder.mask_token[0] + method.decoder.pos_embed[0, masked[image] + 1]
+        assert torch.allclose(predicted[image], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("mask, shown", [(0.75, 16), (0.95, 3), (0.05, 61)])
 def test_each_image_hides_patches_of_its_own(mask, shown):
     method = mae(mask=mask)
-    parts = method.parts(draws().uniform((9, 64)))
+    parts = method.split_patches(make_rng().uniform((9, 64)))
     assert [part.shape for part in parts] == [(9, shown), (9, 64 - shown)]
     assert all(sorted(row) == list(range(64)) for row in torch.cat(parts, 1).tolist())
     assert len({tuple(sorted(row)) for row in parts[0].tolist()}) == 9
 
 
-def test_painting_every_patch_its_mean_costs_one():
+def test_predicting_the_mean_of_every_patch_costs_one():
     """Unit variance with 47 in its denominator: 47 / 48."""
     method = mae()
-    torch.nn.init.zeros_(method.paint.weight)
-    found = method.losses("main", batch_for(method), draws())["pixels"].item()
+    torch.nn.init.zeros_(method.to_pixels.weight)
+    found = method.losses("main", batch_for(method), make_rng())["pixels"].item()
     assert found == pytest.approx(47 / 48, abs=1e-4)
-    assert 1 < mae().losses("main", batch_for(method), draws())["pixels"].item() < 3
+    assert 1 < mae().losses("main", batch_for(method), make_rng())["pixels"].item() < 3
 
 
 def test_patches_come_back_in_their_places():
     from lightly.models import utils
 
-    x = pictures(2)
+    x = random_images(2)
     patches = utils.patchify(x, 4)
     assert torch.equal(utils.unpatchify(patches, 4), x)
     assert torch.equal(patches[1, 10], x[1, :, 4:8, 8:12].permute(1, 2, 0).flatten())
@@ -348,7 +350,7 @@ def test_positions_are_not_learnt():
 def test_two_processes_train_mae_as_one_does():
     method = mae()
     images = batch_for(method, 8)["images"][0]
-    whole = method.losses("main", {"images": (images, None)}, draws())["pixels"]
+    whole = method.losses("main", {"images": (images, None)}, make_rng())["pixels"]
     whole.backward()
     gradients = {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
     method.zero_grad()
@@ -360,10 +362,10 @@ def test_two_processes_train_mae_as_one_does():
     )
 
 
-def test_mae_learns_a_batch_by_heart():
+def test_mae_overfits_a_batch():
     method = mae(crop_area_min=0.9)
     batch = {"images": (waves(64), None)}
-    before = method.losses("main", batch, draws())["pixels"].item()
+    before = method.losses("main", batch, make_rng())["pixels"].item()
     after = train(method, 150, 3e-3, batch, seed=lambda step: 0)["main"]
     assert before > 0.9 and after["pixels"] < 0.1
 
@@ -387,7 +389,7 @@ def test_a_loaded_state_goes_on_as_before(name):
     for method in (first, second):
         train(method, 2, 1e-3, seed=lambda step: 7 + step)
         found.append(
-            [minimised(method.losses("main", batch_for(method), draws(9))).item(), *method.state_dict().values()]
+            [minimised(method.losses("main", batch_for(method), make_rng(9))).item(), *method.state_dict().values()]
         )
     assert found[0][0] == found[1][0]
     assert all(torch.equal(a, b) for a, b in zip(found[0][1:], found[1][1:], strict=True))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from method_place import BATCH, SIZE, batch_for, draws, make, minimised, train, turns
+from small_methods import BATCH, SIZE, batch_for, make, make_rng, minimised, one_step, train
 from torch import nn
 
 from vtabflow.methods import patches
@@ -20,18 +20,18 @@ CHANCE = 1 / 9
 
 
 def coordinates(n, size=SIZE):
-    """Pictures whose first channel is the row and whose second is the column of a pixel; the third is the image."""
+    """Images whose first channel is the row and whose second is the column of a pixel; the third is the image."""
     rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     return torch.stack([torch.stack([rows, columns, torch.full_like(rows, i)], 2) for i in range(n)]).byte()
 
 
 def cut_coordinates(n=200, size=SIZE, seed=3):
     """(n, 9, 3, patch, patch) whole numbers of patches of `coordinates`, their grid and the corners of the crops."""
-    grid, numbers = patches.grid_at(size), draws(seed)
+    grid, numbers = patches.grid_at(size), make_rng(seed)
     corner = numbers.integers((n, 2), size - grid.crop + 1)
     shift = numbers.integers((9 * n, 2), grid.cell - grid.patch + 1)
     x = coordinates(n, size).permute(0, 3, 1, 2).float()
-    return patches.cut(x, corner, shift, grid).long().unflatten(0, (n, 9)), grid, corner
+    return patches.cut_patches(x, corner, shift, grid).long().unflatten(0, (n, 9)), grid, corner
 
 
 def test_the_authors_pixels_at_their_size():
@@ -80,32 +80,32 @@ def test_crops_and_jitter_take_every_value_and_are_independent():
 
 def test_patches_against_a_loop_in_float64():
     images = batch_for(make("jigsaw"), 5)["images"][0]
-    got = patches.patches_of(images, SIZE, draws(8), 0.5)
-    numbers, grid = draws(8), patches.grid_at(SIZE)
+    got = patches.random_patches(images, SIZE, make_rng(8), 0.5)
+    numbers, grid = make_rng(8), patches.grid_at(SIZE)
     grey = numbers.uniform((5, 1, 1, 1)).flatten() < 0.5
     corner = numbers.integers((5, 2), SIZE - grid.crop + 1)
     shift = numbers.integers((45, 2), grid.cell - grid.patch + 1)
     assert 0 < grey.sum() < 5
     for row, patch in enumerate(got):
         i, place = divmod(row, 9)
-        picture = images[i].double().numpy()
+        image = images[i].double().numpy()
         if grey[i]:
-            picture = picture.mean(2, keepdims=True).repeat(3, 2)
+            image = image.mean(2, keepdims=True).repeat(3, 2)
         top, left = corner[i] + torch.tensor([place // 3, place % 3]) * grid.cell + shift[row]
-        want = picture[top : top + grid.patch, left : left + grid.patch]
+        want = image[top : top + grid.patch, left : left + grid.patch]
         want = (want - want.mean()) / max(want.std(), want.size**-0.5)
         np.testing.assert_allclose(patch.permute(1, 2, 0).numpy(), want, atol=1e-5)
 
 
 def test_images_of_another_size_are_squashed_and_grey_ones_repeated():
     images = torch.randint(0, 256, (3, 50, 40, 1), dtype=torch.uint8)
-    x = patches.patches_of(images, SIZE, draws(), 0.66)
+    x = patches.random_patches(images, SIZE, make_rng(), 0.66)
     assert x.shape == (27, 3, 7, 7) and torch.equal(x[:, 0], x[:, 2])
 
 
 def test_to_gray_takes_the_mean_of_the_channels_of_its_share_of_the_images():
     x = torch.randn(4000, 3, 2, 2)
-    y = to_gray(x, draws(), 0.66)
+    y = to_gray(x, make_rng(), 0.66)
     grey = (y == x.mean(1, keepdim=True)).flatten(1).all(1)
     assert abs(grey.float().mean() - 0.66) < 0.03
     assert torch.equal(y[~grey], x[~grey])
@@ -159,7 +159,7 @@ def arrangements(name, monkeypatch, training=True, seed=0):
     label.
     """
     method = make(name, gray=0.0)
-    method.represent = lambda x: x.mean((2, 3))
+    method.encode = lambda x: x.mean((2, 3))
     method.embed, method.head = nn.Identity(), Spy(method.head[-1].out_features)
     labels = []
 
@@ -169,7 +169,7 @@ def arrangements(name, monkeypatch, training=True, seed=0):
 
     monkeypatch.setattr(patches, "standardise", lambda x: x)
     monkeypatch.setattr(patches.F, "cross_entropy", entropy)
-    method.train(training).losses("main", {"images": (coordinates(BATCH), None)}, draws(seed))
+    method.train(training).losses("main", {"images": (coordinates(BATCH), None)}, make_rng(seed))
     seen = (method.head.seen.unflatten(1, (-1, 3)) / 127.5 + 1) * 127.5
     assert (seen[..., 2] - seen[:, :1, 2]).abs().max() < 1e-3, "all patches of one image"
     image = seen[:, 0, 2].round().long()
@@ -211,7 +211,7 @@ def test_jigsaw_draws_its_permutations_anew_at_each_step(monkeypatch):
 def test_start_value(name, classes):
     method = make(name)
     for mode in (True, False):
-        losses = method.train(mode).losses("main", batch_for(method), draws(0))
+        losses = method.train(mode).losses("main", batch_for(method), make_rng(0))
         assert losses["arrangement"].item() == pytest.approx(math.log(classes), abs=1e-6)
 
 
@@ -236,11 +236,11 @@ def test_loss_against_a_loop_in_float64(name):
     method.eval()
     batch = batch_for(method)
     with torch.no_grad():
-        got = method.losses("main", batch, draws(6))
-        numbers = draws(6)
+        got = method.losses("main", batch, make_rng(6))
+        numbers = make_rng(6)
         if name == "jigsaw":
             numbers.shared(100, 100)  # the permutations are drawn first
-        x = patches.patches_of(batch["images"][0], SIZE, numbers, 0.66)
+        x = patches.random_patches(batch["images"][0], SIZE, numbers, 0.66)
         method.double()
         embedded = method.embed(method.trunk(x.double())).numpy().reshape(BATCH, 9, -1)
         pairs = [(k, 4) for k in (0, 1, 2, 3, 5, 6, 7, 8)]
@@ -261,7 +261,7 @@ def test_loss_against_a_loop_in_float64(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_is_learnt_by_heart(name):
+def test_a_batch_is_learnt_by_overfitting(name):
     method = make(name, dropout=0.0, hidden=128, embedding=32)
     batch = batch_for(method, 64)
     losses = train(method, 100, 3e-3, batch, seed=lambda step: 0)["main"]
@@ -278,7 +278,7 @@ def test_dropout_is_in_the_head_and_only_in_training(name):
         for seed in (0, 1):
             torch.manual_seed(seed)
             with torch.no_grad():
-                values[mode, seed] = method.losses("main", batch_for(method), draws(4))["arrangement"].item()
+                values[mode, seed] = method.losses("main", batch_for(method), make_rng(4))["arrangement"].item()
     assert values[True, 0] != values[True, 1] and values[False, 0] == values[False, 1]
 
 
@@ -286,7 +286,7 @@ def test_dropout_is_in_the_head_and_only_in_training(name):
 
 
 def bowls(n, seed):
-    """Pictures that are darkest at the centre, of random brightness and with noise: a gradient tells the place."""
+    """Images that are darkest at the centre, of random brightness and with noise: a gradient tells the place."""
     g = torch.Generator().manual_seed(seed)
     steps = (torch.arange(SIZE) - (SIZE - 1) / 2) / SIZE
     depth = 1.2 * (steps[:, None].square() + steps.square()) - 0.18
@@ -296,25 +296,25 @@ def bowls(n, seed):
 
 
 def noise(n, seed):
-    """Pictures in which nothing tells the place."""
+    """Images in which nothing tells the place."""
     g = torch.Generator().manual_seed(seed)
     return {"images": (torch.randint(0, 256, (n, SIZE, SIZE, 3), dtype=torch.uint8, generator=g), None)}
 
 
-def learn(method, pictures, steps, n=64):
+def learn(method, images, steps, n=64):
     optimisers = {name: torch.optim.Adam(list(ps), 3e-3) for name, ps in method.parameter_groups().items()}
     for step in range(steps):
-        turns(method, optimisers, pictures(n, step), step, step)
+        one_step(method, optimisers, images(n, step), step, step)
 
 
 @torch.no_grad()
-def fresh_accuracy(method, pictures, batches=5):
-    found = [method.losses("main", pictures(64, 9000 + i), draws(9000 + i))["accuracy"] for i in range(batches)]
+def fresh_accuracy(method, images, batches=5):
+    found = [method.losses("main", images(64, 9000 + i), make_rng(9000 + i))["accuracy"] for i in range(batches)]
     return torch.stack(found).mean().item()
 
 
 def train_and_eval_accuracy(method):
-    """On fresh pictures: with the statistics of the batch, then with running ones, which are taken anew first (the
+    """On fresh images: with the statistics of the batch, then with running ones, which are taken anew first (the
     head's move by 0.3% a step).
     """
     in_training = fresh_accuracy(method.train(), bowls)
@@ -337,8 +337,8 @@ def test_batch_norm_tells_no_place(name, settings):
 def test_batches_of_one_place_each_would_be_noticed():
     """The check above fails where the patches of each place have batch statistics of their own."""
     method = make("relative-patch-location", dropout=0.0)
-    represent = method.represent
-    method.represent = lambda x: torch.stack([represent(x[k::9]) for k in range(9)], 1).flatten(0, 1)
+    encode = method.encode
+    method.encode = lambda x: torch.stack([encode(x[k::9]) for k in range(9)], 1).flatten(0, 1)
     learn(method, bowls, 60)
     in_training, in_evaluation = train_and_eval_accuracy(method)
     assert in_training > 0.9 and in_evaluation < 0.5
@@ -348,12 +348,12 @@ def test_all_patches_go_through_the_trunk_at_once_and_image_by_image():
     method, seen = make("relative-patch-location"), []
     method.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     batch = batch_for(method)
-    method.losses("main", batch, draws(2))
+    method.losses("main", batch, make_rng(2))
     assert len(seen) == 1
-    assert torch.equal(seen[0], patches.patches_of(batch["images"][0], SIZE, draws(2), 0.66))
+    assert torch.equal(seen[0], patches.random_patches(batch["images"][0], SIZE, make_rng(2), 0.66))
 
 
-def test_nothing_but_the_picture_tells_the_place():
+def test_nothing_but_the_image_tells_the_place():
     """On noise that is new at each step the accuracy stays at chance: 2,560 pairs, 3.5 deviations of 0.0065."""
     method = make("relative-patch-location", dropout=0.0)
     learn(method, noise, 80)
@@ -361,7 +361,7 @@ def test_nothing_but_the_picture_tells_the_place():
 
 
 def natural(n, channels, seed=0):
-    """Smooth random pictures (n, 3, SIZE, SIZE) in [0, 1]; with one channel, the three are equal."""
+    """Smooth random images (n, 3, SIZE, SIZE) in [0, 1]; with one channel, the three are equal."""
     x = torch.rand(n, channels, 10, 10, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(x, (SIZE, SIZE), mode="bilinear", align_corners=False).expand(-1, 3, -1, -1)
 
@@ -415,20 +415,20 @@ def aberrant(n):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "left"),
+    ("images", "left"),
     [(lit, 0.02), (tinted, 0.16), (aberrant, 0.18)],
 )
-def test_colour_and_light_tell_the_place_before_and_hardly_after(pictures, left):
+def test_colour_and_light_tell_the_place_before_and_hardly_after(images, left):
     """Light is removed by standardising. Colour is removed from grey images, and stays in the others: with the
     authors' probability of 0.66 a third of it is left, as in their pipeline.
     """
-    x, features = pictures(1200)
+    x, features = images(1200)
     images = (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
-    grid, numbers = patches.grid_at(SIZE), draws(5)
+    grid, numbers = patches.grid_at(SIZE), make_rng(5)
     corner = numbers.integers((1200, 2), SIZE - grid.crop + 1)
     shift = numbers.integers((9 * 1200, 2), grid.cell - grid.patch + 1)
-    before = place_found(features(patches.cut(to_float(images), corner, shift, grid)))
-    after, grey = (place_found(features(patches.patches_of(images, SIZE, draws(5), p))) for p in (0.66, 1.0))
+    before = place_found(features(patches.cut_patches(to_float(images), corner, shift, grid)))
+    after, grey = (place_found(features(patches.random_patches(images, SIZE, make_rng(5), p))) for p in (0.66, 1.0))
     assert before > 0.28
     assert abs(grey - CHANCE) < 0.02
     assert after < CHANCE + left and after - CHANCE < 0.45 * (before - CHANCE)
@@ -438,5 +438,5 @@ def test_gradient_of_a_step_reaches_the_trunk():
     method = make("jigsaw")
     train(method, 1, 1e-2)
     method.zero_grad()
-    minimised(method.losses("main", batch_for(method), draws(1))).backward()
+    minimised(method.losses("main", batch_for(method), make_rng(1))).backward()
     assert method.trunk.stem.weight.grad.abs().max() > 0

@@ -1,8 +1,8 @@
-"""What each method shows its trunk: the documented views, made again from the same draws by augment.py's parts."""
+"""The documented inputs of each method's trunk, made again by augment.py's parts from the same random numbers."""
 
 import pytest
 import torch
-from method_place import BATCH, CLASSES, SIZE, draws, make
+from small_methods import BATCH, CLASSES, SIZE, make, make_rng
 
 from vtabflow.methods.augment import (
     brightness_saturation,
@@ -10,21 +10,21 @@ from vtabflow.methods.augment import (
     crop_resize,
     hsv_noise,
     inception_crop,
-    mirrors,
+    random_flips,
     rotations,
     standardise,
     to_float,
     to_gray,
 )
 
-VIEWS = 4  # of method_place's small methods
+VIEWS = 4  # of small_methods.SMALL
 SQUARE, INCEPTION = (1.0, 1.0), (0.75, 1.33)
 
 
 def cut(x, numbers, least, aspect, flip):
     """Crops of (B, 3, H, W), of at least this part of the area."""
     boxes = crop_boxes(len(x), *x.shape[2:], numbers, (least, 1.0), aspect)
-    return crop_resize(x, boxes, SIZE, mirrors(len(x), numbers) if flip else None)
+    return crop_resize(x, boxes, SIZE, random_flips(len(x), numbers) if flip else None)
 
 
 def crop(images, numbers):
@@ -35,11 +35,11 @@ def crop_and_colour(images, numbers):
     return brightness_saturation(crop(images, numbers), numbers)
 
 
-def turned_crop(images, numbers):
+def rotated_crop(images, numbers):
     return rotations(crop(images, numbers))[0]
 
 
-def turned_crop_and_colour(images, numbers):
+def rotated_crop_and_colour(images, numbers):
     return rotations(crop_and_colour(images, numbers))[0]
 
 
@@ -52,21 +52,21 @@ def grey_crops_and_colour(images, numbers):
     return standardise(brightness_saturation(cut(x, numbers, 0.05, INCEPTION, flip=True), numbers))
 
 
-# The sections are of methods.md.
+# See docs/methods.
 SEEN = {
-    "rotation": turned_crop_and_colour,  # M11, 2.2: inception_preprocess
-    "exemplar": grey_crops_and_colour,  # M12
-    "sup-100": crop_and_colour,  # 2.3: config/supervised uses inception_preprocess
-    "sup-10": crop,  # M13: inception_crop and flip
-    "semi-rotation-10": turned_crop,  # S4L's config/s4l_rotation.sh: inception_crop|resize|flip_lr
-    "sup-rotation-100": turned_crop,  # M17: as Semi-Rotation
-    "semi-exemplar-10": crops_and_noise,  # M16: inception_crop, hsvnoise, flip
-    "sup-exemplar-100": crops_and_noise,  # M18: as Semi-Exemplar
+    "rotation": rotated_crop_and_colour,  # inception_preprocess
+    "exemplar": grey_crops_and_colour,  # self_supervision/exemplar.py
+    "sup-100": crop_and_colour,  # config/supervised uses inception_preprocess
+    "sup-10": crop,  # inception_crop and flip
+    "semi-rotation-10": rotated_crop,  # S4L's config/s4l_rotation.sh: inception_crop|resize|flip_lr
+    "sup-rotation-100": rotated_crop,  # as Semi-Rotation
+    "semi-exemplar-10": crops_and_noise,  # inception_crop, hsvnoise, flip
+    "sup-exemplar-100": crops_and_noise,  # as Semi-Exemplar
 }
 
 
 def oblong(method):
-    """A batch of noise of another size and shape than the trunk's pictures."""
+    """A batch of noise of another size and shape than the trunk's input."""
     g = torch.Generator().manual_seed(1)
     return {
         name: (torch.randint(256, (BATCH, 40, 36, 3), dtype=torch.uint8, generator=g), torch.arange(BATCH) % CLASSES)
@@ -77,14 +77,14 @@ def oblong(method):
 def seen_by_trunk(method, group, batch):
     seen = []
     method.trunk.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
-    method.losses(group, batch, draws(3))
+    method.losses(group, batch, make_rng(3))
     assert len(seen) == 1
     return seen[0]
 
 
 @pytest.mark.parametrize("name", SEEN)
 def test_the_trunk_sees_the_documented_views_of_each_stream(name):
-    method, numbers = make(name), draws(3)
+    method, numbers = make(name), make_rng(3)
     batch = oblong(method)
     want = torch.cat([SEEN[name](batch[stream][0], numbers) for stream in method.streams])
     torch.testing.assert_close(seen_by_trunk(method, "main", batch), want, atol=1e-5, rtol=0)
@@ -93,30 +93,30 @@ def test_the_trunk_sees_the_documented_views_of_each_stream(name):
 @pytest.mark.parametrize(
     ("name", "least", "aspect", "flip"),
     [
-        ("cond-biggan", 0.5, SQUARE, False),  # M6: compare_gan's "distorted"
-        ("uncond-biggan", 0.5, SQUARE, False),  # M7: as M6
-        ("bigbigan", 0.08, (3 / 4, 4 / 3), True),  # M8: random resized crop and flip, area [.08, 1]
+        ("cond-biggan", 0.5, SQUARE, False),  # compare_gan's "distorted"
+        ("uncond-biggan", 0.5, SQUARE, False),  # as Cond-BigGAN
+        ("bigbigan", 0.08, (3 / 4, 4 / 3), True),  # random resized crop and flip, area [.08, 1]
     ],
 )
 def test_adversarial_methods_see_the_documented_crops(name, least, aspect, flip):
-    method, numbers = make(name), draws(3)
+    method, numbers = make(name), make_rng(3)
     batch = oblong(method)
     if name != "bigbigan":
         numbers.normal((BATCH, method.config["latent"]))
     if name == "cond-biggan":
         numbers.integers((BATCH,), CLASSES)
     want = cut(to_float(batch["images"][0]), numbers, least, aspect, flip)
-    # Behind the images come pictures that were generated or turned.
+    # Behind the images come generated and rotated images.
     seen = seen_by_trunk(method, "discriminator", batch)[:BATCH]
     torch.testing.assert_close(seen, want, atol=1e-5, rtol=0)
 
 
 def test_inception_crop_mirrors_half_of_the_images_left_and_right():
-    """Pictures that grow brighter to the right and downwards: three standard deviations are 0.034."""
+    """Images that grow brighter to the right and downwards: three standard deviations are 0.034."""
     slope = torch.arange(0, 64, 2, dtype=torch.uint8)
     images = (slope[:, None] + slope).expand(2000, SIZE, SIZE)[..., None]
     for flip, want in ((True, 0.5), (False, 0.0)):
-        x = inception_crop(images, SIZE, draws(), flip=flip).mean(1)
+        x = inception_crop(images, SIZE, make_rng(), flip=flip).mean(1)
         mirrored = x[:, :, 0].mean(1) > x[:, :, -1].mean(1)
         assert mirrored.double().mean().item() == pytest.approx(want, abs=0.034 if flip else 0)
         assert (x[:, 0].mean(1) < x[:, -1].mean(1)).all(), "none is upside down"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vtabflow.errors import UserError
-from vtabflow.networks import registry as table
+from vtabflow.networks import registry
 from vtabflow.networks.biggan import Attention, Discriminator, Generator, ModulatedNorm, orthogonal
 from vtabflow.networks.spectral import Spectral, fold, spectral
 
@@ -28,7 +28,7 @@ def shaken(module, seed=0):
     return module
 
 
-def pictures(n, size, seed=0):
+def random_images(n, size, seed=0):
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
 
 
@@ -40,7 +40,7 @@ def test_numbers_of_parameters_are_compare_gans(monkeypatch):
         heads = nn.Linear(1536, 1), nn.Embedding(1000, 1536)
     assert parameters(generator) == 70_433_988
     assert parameters(trunk) + sum(map(parameters, heads)) == 87_982_370
-    assert trunk.features == table.NETWORKS["biggan"]["features"] == 1536
+    assert trunk.features == registry.NETWORKS["biggan"]["features"] == 1536
 
 
 def attention(block, x):
@@ -80,7 +80,7 @@ def discriminator(net, x):
 def test_discriminator_is_the_plain_reference(multipliers, identity):
     net = shaken(Discriminator(8, multipliers))
     assert (net.blocks[-1].skip is None) == identity
-    x = pictures(2, 16)
+    x = random_images(2, 16)
     with torch.no_grad():
         torch.testing.assert_close(net(x).double(), discriminator(net, x), rtol=1e-5, atol=1e-4)
 
@@ -97,7 +97,7 @@ def test_one_discriminator_serves_all_sizes():
 
 def test_dark_pixels_reach_the_discriminator():
     """A ReLU before the first convolution would hide every value below zero."""
-    x = (-pictures(1, 16).float().abs()).requires_grad_()
+    x = (-random_images(1, 16).float().abs()).requires_grad_()
     orthogonal(Discriminator(4, (1, 2)))(x).sum().backward()
     assert (x.grad != 0).all()
 
@@ -144,7 +144,7 @@ def test_generator_is_the_plain_reference(kind):
 
 
 @pytest.mark.parametrize(("size", "widths", "chunk"), [(32, (8, 4, 2, 1), 30), (64, (16, 8, 4, 2, 1), 24)])
-def test_smaller_pictures_take_the_last_widths(size, widths, chunk):
+def test_smaller_images_take_the_last_widths(size, widths, chunk):
     net = Generator(120, size, 2)
     assert [net.blocks[0].skip.in_channels, *(b.skip.out_channels for b in net.blocks)] == [2 * w for w in widths]
     assert net.chunk == chunk
@@ -162,14 +162,14 @@ def test_generator_refuses_what_it_cannot_make(latent, size, match):
 
 
 def test_kernels_start_orthogonal_and_gains_at_one():
-    net = table.build("biggan-small", 0)
+    net = registry.build("biggan-small", 0)
     for part in net.modules():
         if isinstance(part, nn.Conv2d):
             w = part.weight.detach().flatten(1)
             gram = w @ w.t() if len(w) <= w.shape[1] else w.t() @ w
             torch.testing.assert_close(gram, torch.eye(len(gram)), atol=1e-5, rtol=0)
             assert not part.bias.any()
-    assert torch.equal(net.blocks[0].conv1.weight, table.build("biggan-small", 0).blocks[0].conv1.weight)
+    assert torch.equal(net.blocks[0].conv1.weight, registry.build("biggan-small", 0).blocks[0].conv1.weight)
     norms = [m for m in Generator(12, 32, 2, modulated=True).modules() if isinstance(m, ModulatedNorm)]
     assert len(norms) == 6 and all((m.gain.bias == 1).all() and not m.offset.bias.any() for m in norms)
 
@@ -178,7 +178,7 @@ def test_small_network_costs_what_the_other_small_one_costs():
     """Multiply-adds of one 32 px image; measured times are in the table's comment."""
 
     def cost(name):
-        net, found = table.build(name, 0), []
+        net, found = registry.build(name, 0), []
         for part in net.modules():
             if isinstance(part, nn.Conv2d):
                 part.register_forward_hook(lambda m, _, out: found.append(m.weight[0].numel() * out[0].numel()))

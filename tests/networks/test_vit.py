@@ -5,24 +5,24 @@ import timm
 import torch
 
 from vtabflow.errors import UserError
-from vtabflow.networks import registry as table
+from vtabflow.networks import registry
 from vtabflow.networks.vit import ViT
 
 
 @pytest.fixture(scope="module")
 def small():
-    return table.build("vit-small", 0).eval()
+    return registry.build("vit-small", 0).eval()
 
 
 @pytest.fixture
-def picture():
+def image():
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def test_vit_s16_is_timms_network():
     arguments = {"num_classes": 0, "global_pool": "avg", "fc_norm": False, "dynamic_img_size": True}
     theirs = timm.create_model("vit_small_patch16_224", **arguments).eval()
-    mine = ViT(**table.NETWORKS["vit-s16"]["arguments"]).eval()
+    mine = ViT(**registry.NETWORKS["vit-s16"]["arguments"]).eval()
     assert sum(p.numel() for p in mine.parameters()) == 21_665_664
     mine.vit.load_state_dict(theirs.state_dict())
     x = torch.randn(1, 3, 96, 64)
@@ -32,7 +32,7 @@ def test_vit_s16_is_timms_network():
 
 @pytest.mark.parametrize("name", ["vit-s16", "vit-small"])
 def test_the_table_says_the_truth(name):
-    row = table.NETWORKS[name]
+    row = registry.NETWORKS[name]
     with torch.device("meta"):
         net = ViT(**row["arguments"])
     assert net.features == row["features"]
@@ -57,7 +57,7 @@ def test_other_sizes_are_refused(small, height, width):
 
 def test_positions_are_interpolated(small):
     """Positions that rise evenly from left to right still do so on a grid of another size."""
-    net = ViT(**table.NETWORKS["vit-small"]["arguments"]).eval()
+    net = ViT(**registry.NETWORKS["vit-small"]["arguments"]).eval()
     net.vit.blocks, net.vit.norm = torch.nn.Identity(), torch.nn.Identity()
     with torch.no_grad():
         net.vit.patch_embed.proj.weight.zero_()
@@ -69,20 +69,20 @@ def test_positions_are_interpolated(small):
     assert torch.allclose(rows[:, 4:12], (torch.arange(4.0, 12.0) - 0.5) / 2 + torch.zeros(16, 1), atol=0.05)
 
 
-def test_the_features_are_the_mean_of_the_patch_tokens(small, picture):
+def test_the_features_are_the_mean_of_the_patch_tokens(small, image):
     with torch.no_grad():
-        tokens = small(picture, torch.arange(64).expand(2, 64))
+        tokens = small(image, torch.arange(64).expand(2, 64))
         assert tokens.shape == (2, 65, 64)
-        assert torch.allclose(small(picture), tokens[:, 1:].mean(1), atol=1e-6)
+        assert torch.allclose(small(image), tokens[:, 1:].mean(1), atol=1e-6)
 
 
-def test_what_is_not_shown_is_not_seen(small, picture):
+def test_what_is_not_shown_is_not_seen(small, image):
     shown = torch.tensor([[0, 9, 63], [5, 1, 2]])
-    other = picture.clone()
+    other = image.clone()
     other[0, :, :4, 4:8] += 1  # patch 1, which the second image shows
     other[1, :, 28:, 28:] += 1  # patch 63, which the first shows
     with torch.no_grad():
-        before, after = small(picture, shown), small(other, shown)
+        before, after = small(image, shown), small(other, shown)
         assert torch.equal(before, after) and before.shape == (2, 4, 64)
         other[1, :, :4, 4:8] += 1
         assert not torch.allclose(before[1], small(other, shown)[1])
@@ -90,7 +90,7 @@ def test_what_is_not_shown_is_not_seen(small, picture):
 
 def test_timms_own_start_is_kept_and_seeded():
     before = torch.random.get_rng_state()
-    first, again, second = (table.build("vit-small", seed) for seed in (0, 0, 1))
+    first, again, second = (registry.build("vit-small", seed) for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), before)
     weights = [net.vit.blocks[0].attn.qkv.weight for net in (first, again, second)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])

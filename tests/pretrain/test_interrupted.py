@@ -108,6 +108,32 @@ def test_a_diverging_adversary_is_stopped_with_its_last_good_weights(make_spec, 
     assert "stopped" in capsys.readouterr().out
 
 
+def test_a_resumed_run_keeps_its_first_losses_and_its_seconds(make_spec, tmp_path, monkeypatch):
+    """Bounds are relative to the first losses of the whole run, not to those after an interruption."""
+    monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "3")
+    spec = make_spec("rotation", steps=STEPS)
+    assert trained(spec, tmp_path, 5) is None
+    path = tmp_path / loop.checkpoint.NAME
+    state = torch.load(path)
+    state["outcome"] |= {"losses": {**state["outcome"]["losses"], "start": {"rotation": 123.0}}, "seconds": 5000.0}
+    torch.save(state, path)
+    seen = []
+    real = loop.Bounds.broken
+    monkeypatch.setattr(loop.Bounds, "broken", lambda self, *args: seen.append(self.start) or real(self, *args))
+    _, outcome = trained(spec, tmp_path)
+    assert outcome.resumed == 1 and outcome.losses["start"] == {"rotation": 123.0} and outcome.seconds > 5000
+    assert seen[0] == {"rotation": 123.0}
+
+
+def test_a_slow_run_is_saved_by_time(make_spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("VTABFLOW_CHECKPOINT_STEPS", "1000")
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    spec = make_spec("rotation", steps=STEPS)
+    assert trained(spec, tmp_path, 5) is None
+    _, outcome = trained(spec, tmp_path)
+    assert outcome.resumed == 1 and outcome.steps == STEPS
+
+
 def test_a_short_run_that_diverges_late_keeps_most_of_its_steps(make_spec, tmp_path, monkeypatch):
     monkeypatch.delenv("VTABFLOW_CHECKPOINT_STEPS", raising=False)
     rate = loop.Schedule.rate

@@ -129,6 +129,17 @@ def test_cards_are_read_as_they_were_written(make_spec):
         assert to_json(from_json(EncoderCard, card(spec), "card.json")) == card(spec)
 
 
+def test_heads_start_from_the_seed(make_spec, monkeypatch):
+    started = []
+    build = catalogue.load("rotation").build
+    monkeypatch.setattr(
+        catalogue.load("rotation"), "build", lambda self: started.append(torch.rand(1).item()) or build(self)
+    )
+    for i, seed in enumerate((0, 1, 0)):
+        step.run(make_spec("rotation", str(i), seed, steps=1))
+    assert started[0] == started[2] != started[1]
+
+
 def test_training_learns(make_spec):
     spec = make_spec("sup-100", steps=60, crop_area_min=0.9, colour=False)
     step.run(spec)
@@ -193,7 +204,7 @@ def test_divergence_is_a_result_with_the_last_good_weights(make_spec, monkeypatc
 def test_divergence_before_any_checkpoint_leaves_the_first_weights(make_spec):
     spec = make_spec("vae", learning_rate=1e30)
     step.run(spec)
-    assert card(spec)["status"] == "failed"
+    assert card(spec)["status"] == "failed" and card(spec)["probe"] is None
     have, want = load_file(Path(spec.folder) / "encoder.safetensors"), registry.build("resnet-small", 0).state_dict()
     assert all(torch.equal(have[k], want[k]) for k in want)
 
@@ -324,12 +335,16 @@ class Duel(Method):
 @pytest.fixture
 def duel(upstream_folder, make_spec, tmp_path):
     """A Duel and its outcome after 4 steps."""
+    return fight(upstream_folder, make_spec, tmp_path)
+
+
+def fight(upstream_folder, make_spec, folder):
     settings = with_settings(make_spec(), steps=4, warmup=0.0, decay_at=()).settings
     on = UpstreamSpec(dataset="corners", folder="x", receipt="", task="corners", classes=4)
     up = Upstream(open_store(upstream_folder), on, Duel.streams, 16, 0, torch.device("cpu"))
     method = Duel(registry.build("resnet-small", 0), 16, None, settings.flat(), 0)
     method.before = method.generator.weight.detach().clone()
-    return method, loop.train(method, up, settings, 0, "k", tmp_path)
+    return method, loop.train(method, up, settings, 0, "k", folder)
 
 
 def test_parameter_groups_are_updated_in_order_with_fresh_batches(duel):
@@ -347,3 +362,10 @@ def test_each_update_has_random_numbers_of_its_own(duel):
     """Those of the BatchRNG and those of torch's global generator: else D and G of a GAN would see one noise."""
     numbers = [tuple(row) for row in duel[0].random]
     assert len(numbers) == 2 * 3 * 4 and len(set(numbers[0::2])) == len(set(numbers[1::2])) == 3 * 4
+
+
+def test_random_numbers_follow_from_the_seed_alone(duel, upstream_folder, make_spec, tmp_path):
+    """Whatever ran before in the process: else a resumed run would have other ones."""
+    torch.manual_seed(12345)
+    again, _ = fight(upstream_folder, make_spec, tmp_path / "again")
+    assert again.random == duel[0].random

@@ -3,7 +3,7 @@
 import torch
 
 from vtabflow.methods.batch_rng import BatchRNG
-from vtabflow.networks import registry as table
+from vtabflow.networks import registry
 from vtabflow.planning import catalogue
 
 SIZE, CLASSES, BATCH = 32, 7, 12
@@ -26,23 +26,23 @@ SMALL = {
     "wae-gan": {"channels": 4, "latent": 8, "hidden": 32},
     "wae-ukl": {"channels": 4, "latent": 8},
 }
-TRAINED = [name for name, info in catalogue.methods().items() if info.streams]
+TRAINED = [name for name, info in catalogue.methods().items() if info.source == "trained"]
 
 
-def draws(seed=0):
+def make_rng(seed=0):
     return BatchRNG(torch.Generator().manual_seed(seed))
 
 
 def make(name, classes=CLASSES, size=SIZE, **settings):
-    """Method `name` on its small network; settings that are not given are its own defaults for small networks."""
+    """The method on its small network; settings that are not given are those of SMALL, or its defaults."""
     info = catalogue.info(name)
-    trunk = table.build(info.network("resnet-small"), 0)
+    trunk = registry.build(info.network("resnet-small"), 0)
     common = {"steps": 100, "batch": BATCH}
     return catalogue.load(name)(trunk, size, classes, {**common, **SMALL.get(name, {}), **settings}, 0)
 
 
 def batch_for(method, n=BATCH, seed=1):
-    """Pictures of noise, and classes for the streams that declare them."""
+    """Images of noise, and classes for the streams that have them."""
     g = torch.Generator().manual_seed(seed)
     batch = {}
     for name, source in method.streams.items():
@@ -56,15 +56,15 @@ def minimised(losses):
     return torch.stack([loss for loss in losses.values() if loss.requires_grad]).sum()
 
 
-def turns(method, optimisers, batch, step, seed):
-    """All turns of one step, as the loop makes them; returns the losses by player."""
+def one_step(method, optimisers, batch, step, seed):
+    """All updates of one step, as the loop makes them; returns the losses by parameter group."""
     parameter_groups, found = method.parameter_groups(), {}
-    for turn, group in enumerate(method.update_order):
+    for update, group in enumerate(method.update_order):
         method.requires_grad_(False)
         for p in parameter_groups[group]:
             p.requires_grad_(True)
         optimisers[group].zero_grad()
-        found[group] = method.losses(group, batch, draws(1000 * seed + turn))
+        found[group] = method.losses(group, batch, make_rng(1000 * seed + update))
         minimised(found[group]).backward()
         optimisers[group].step()
     with torch.no_grad():
@@ -73,10 +73,10 @@ def turns(method, optimisers, batch, step, seed):
 
 
 def train(method, steps, rate, batch=None, seed=lambda step: step):
-    """Adam for all players on one batch; the views differ from step to step unless `seed` is constant. Returns the
-    last losses by player, as numbers."""
+    """Adam for all parameter groups on one batch; the views differ from step to step unless `seed` is constant. Returns
+    the last losses by group, as numbers."""
     optimisers = {name: torch.optim.Adam(list(ps), rate) for name, ps in method.parameter_groups().items()}
     batch = batch_for(method) if batch is None else batch
     for step in range(steps):
-        found = turns(method, optimisers, batch, step, seed(step))
+        found = one_step(method, optimisers, batch, step, seed(step))
     return {group: {name: loss.item() for name, loss in losses.items()} for group, losses in found.items()}
