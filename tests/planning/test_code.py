@@ -1,7 +1,9 @@
-"""Code identity: comments and layout change nothing, a changed loss changes its method, on every supported Python alike."""
+"""The units of code of the package itself: exactly the right ones change, on every supported Python alike."""
 
+import ast
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -9,11 +11,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from altered_code import Reword, add_row, alter, altered, changed_by, digests, rewrite
 
-from vtabflow.errors import UserError
-from vtabflow.planning.code_identity import CodeLock, closure, unit_digest, units
+from vtabflow.planning.code.definitions import Definitions
+from vtabflow.planning.code.lock import CodeLock
+from vtabflow.planning.code.units import DATASET_TABLES, NAMED_IMPORTS, NETWORKS, Units
 
-DIGESTS = "import json; from vtabflow.code import *; print(json.dumps({n: unit_digest(u) for n, u in units().items()}))"
+DIGESTS = """
+import json
+from vtabflow.planning.code.units import Units
+units = Units()
+print(json.dumps({name: units.digest(name) for name in units.all}))
+"""
+
+RESNETS = ("resnet50v2", "resnet50v2-patch", "resnet-small")
 
 
 @pytest.fixture
@@ -24,24 +35,7 @@ def package(tmp_path, root) -> Path:
     return copy
 
 
-def digests(package: Path) -> dict[str, str]:
-    return {name: unit_digest(unit, package) for name, unit in units(package).items()}
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
-    path.write_text(text.replace(old, new))
-
-
-def changed_by(package: Path, change) -> set[str]:
-    before = digests(package)
-    change()
-    after = digests(package)
-    return {name for name in before | after if before.get(name) != after.get(name)}
-
-
-def test_comments_layout_and_docstrings_change_nothing(package):
+def test_comments_and_layout_change_nothing(package):
     def change():
         for path in package.rglob("*.py"):
             text = re.sub(r"(?m)^( +)return ", r"\1# a reason\n\n\1return  ", path.read_text())
@@ -50,54 +44,121 @@ def test_comments_layout_and_docstrings_change_nothing(package):
     assert changed_by(package, change) == set()
 
 
-def test_a_changed_loss_changes_its_method_alone(package):
-    loss = package / "methods/rotation.py"
-    text = loss.read_text()
+def test_reworded_docstrings_errors_prints_and_help_change_nothing(package):
+    def change():
+        for path in package.rglob("*.py"):
+            rewrite(path, Reword().visit)
+
+    assert changed_by(package, change) == set()
+
+
+def test_a_new_network_is_a_new_unit_and_changes_no_other(package):
+    assert changed_by(package, lambda: add_row(package, NETWORKS, "resnet-small", "mine")) == {"networks/mine"}
+
+
+def test_a_new_dataset_and_task_is_a_new_unit_and_changes_no_other(package):
+    def change():
+        for table in DATASET_TABLES:
+            rows = Definitions(package).rows(table)
+            if "svhn" in rows:
+                add_row(package, table, "svhn", "mine")
+
+    assert changed_by(package, change) == {"prepare/tfds/mine"}
+
+
+def test_a_changed_row_changes_its_units_alone(package):
+    row = "prepare/tfds/archives.py:ARCHIVES[svhn]"
+    assert changed_by(package, lambda: alter(package, row)) == {"prepare/tfds/svhn"}
+    assert changed_by(package, lambda: alter(package, f"{NETWORKS}[vit-small]")) == {"networks/vit-small"}
+
+
+def test_a_new_figure_changes_the_page_alone(package):
+    path = package / "report/figures.py"
 
     def change():
-        loss.write_text(text.replace("cross_entropy(", "cross_entropy(1.5 * ", 1))
+        path.write_text(path.read_text() + "\n\ndef mine(results):\n    return results\n")
+        rewrite(
+            path,
+            lambda tree: next(n for n in tree.body if getattr(n, "name", "") == "figures").body.insert(
+                0, ast.parse("mine(None)").body[0]
+            ),
+        )
 
-    assert "cross_entropy(" in text
-    users = {name for name, unit in units(package).items() if loss in closure(unit, package)}
-    assert changed_by(package, change) == users
-    assert "methods/rotation" in users and "methods/vae" not in users and "methods/sup" not in users
-
-
-def test_what_the_steps_share_changes_all_of_them(package):
-    shared = package / "files.py"
-    everything = set(units(package)) - {"methods/from_scratch"}  # it only declares itself
-    assert changed_by(package, lambda: shared.write_text(shared.read_text() + "\nEXTRA = 1\n")) == everything
-
-
-def test_a_step_changes_what_it_makes(package):
-    def in_file(name):
-        path = package / name
-        return lambda: path.write_text(path.read_text() + "\nEXTRA = 1\n")
-
-    methods = {name for name in units(package) if name.startswith("methods/")} - {"methods/from_scratch"}
-    assert changed_by(package, in_file("pretrain/loop.py")) == methods
-    assert changed_by(package, in_file("finetune/sweep.py")) == {"finetune"}
-    assert changed_by(package, in_file("standins/clevr.py")) == {"standins/clevr"}
-    assert changed_by(package, in_file("prepare/folders/source.py")) == {"prepare/folder"}
-    assert changed_by(package, in_file("prepare/tfds/labels.py")) == {"prepare/tfds", "prepare/imagenet"}
-    assert changed_by(package, in_file("report/page.html.j2")) == {"report"}
-    convolutions = changed_by(package, in_file("networks/resnetv2.py"))
-    assert {"networks/resnetv2", "methods/vae"} <= convolutions, "the VAE's decoder is made of the same layers"
-    assert not {"methods/rotation", "methods/sup", "finetune"} & convolutions
-    assert changed_by(package, in_file("study.py")) == set(), "a job reads its spec, not the study"
-    assert changed_by(package, in_file("cli.py")) == set()
+    assert changed_by(package, change) == {"report"}
 
 
 def test_a_new_method_is_a_new_unit(package):
-    found = changed_by(package, lambda: shutil.copy(package / "methods/rotation.py", package / "methods/mine.py"))
-    assert found == {"methods/mine"}
+    def change():
+        text = (package / "methods/rotation.py").read_text()
+        (package / "methods/mine.py").write_text(text.replace('"rotation"', '"mine"', 1))
+
+    assert changed_by(package, change) == {"methods/mine"}
 
 
-def test_jobs_import_no_study_and_no_tables():
-    """A job reads only its spec, and runs without pydantic, pandas and altair: the report alone may use the last two."""
-    for name, unit in units().items():
-        files = {path.name for path in closure(unit)}
-        assert not files & {"study.py", "keys.py", "cli.py"}, name
+def test_a_changed_definition_changes_the_units_that_use_it(package):
+    before = digests(package)
+    methods = {name for name in before if name.startswith("methods/")}
+    for definition, expected in {
+        "methods/rotation.py:Rotation": {"methods/rotation"},
+        "methods/base.py:Method": methods,
+        "pretrain/loop.py:train": methods - {"methods/from_scratch"},
+        "finetune/step.py:run": {"finetune"},
+        "standins/clevr.py:scene": {"standins/clevr"},
+        "prepare/folders/source.py:make": {"prepare/folder"},
+        "networks/resnetv2.py:ResNetV2": {f"networks/{name}" for name in RESNETS},
+        "planning/study.py:load": set(),
+        "planning/keys.py:plan": set(),
+        "cli.py:main": set(),
+    }.items():
+        with altered(package, definition):
+            after = digests(package)
+        assert {name for name in before if before[name] != after[name]} == expected, definition
+
+
+def test_a_changed_template_changes_the_page(package):
+    page = package / "report/page.html.j2"
+    assert changed_by(package, lambda: page.write_text(page.read_text() + "<!-- -->")) == {"report"}
+
+
+def test_any_reached_definition_changes_its_units_when_it_is_altered(package):
+    """25 definitions, drawn: a unit that has one of them gets another digest, and one that has not keeps its own."""
+    rng = random.Random(0)
+    found = Units(package)
+    users: dict[str, list[str]] = {}
+    for name in found.all:
+        for each in found.contents(name):
+            users.setdefault(each, []).append(name)
+    for definition in rng.sample(sorted(each for each in users if ":" in each and "(" not in each), 25):
+        name = rng.choice(users[definition])
+        other = rng.choice([name for name in found.all if name not in users[definition]] or [None])
+        with altered(package, definition):
+            after = Units(package)
+            assert after.digest(name) != found.digest(name), f"{definition} of {name}"
+            assert other is None or after.digest(other) == found.digest(other), f"{definition} of {other}"
+
+
+def test_units_are_named_as_keys_ask_for_them():
+    found = Units().all
+    expected = {"finetune", "report", "prepare/folder", "prepare/imagenet", "prepare/tfds/clevr", "networks/vit-s16"}
+    assert expected | {"methods/from_scratch", "standins/upstream"} <= found.keys()
+
+
+def test_tables_and_named_imports_exist():
+    """A table that was renamed would silently count for nothing."""
+    found = Units()
+    for table in (NETWORKS, *DATASET_TABLES):
+        assert found.definitions.rows(table), table
+    reached = {each for name in found.all for each in found.contents(name)}
+    computed = {each for each in reached if ":" in each and found.definitions.definition(each).computed_import}
+    assert computed == NAMED_IMPORTS
+
+
+def test_jobs_use_no_study():
+    """A job reads its spec alone, and runs without pydantic."""
+    found = Units()
+    for name in found.all:
+        files = {each.partition(":")[0] for each in found.contents(name) if "(statements)" not in each}
+        assert not files & {"planning/study.py", "planning/settings.py", "planning/keys.py", "cli.py"}, name
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
@@ -123,38 +184,6 @@ def _python(version: str) -> str | None:
         if answer.stdout.strip() == f"({version.replace('.', ', ')})":
             return str(candidate)
     return None
-
-
-def test_accept_and_bump(tmp_path, package):
-    path = tmp_path / "code.lock"
-    CodeLock(path, package).settle(bump=False)
-    lock = CodeLock(path, package)
-    assert lock.changed() == [] and lock.identity("methods/rotation") == "1"
-    source = package / "methods/rotation.py"
-    source.write_text(source.read_text() + "\nEXTRA = 1\n")
-
-    lock = CodeLock(path, package)
-    assert "methods/rotation" in lock.changed()
-    dirty = lock.identity("methods/rotation")
-    assert dirty.startswith("1+") and len(dirty) == 18
-    lock.settle(bump=False)
-    assert CodeLock(path, package).identity("methods/rotation") == "1", "accepted: the old results stay valid"
-
-    source.write_text(source.read_text() + "\nEXTRA = 2\n")
-    CodeLock(path, package).settle(bump=True)
-    lock = CodeLock(path, package)
-    assert lock.identity("methods/rotation") == "2" and lock.identity("methods/vae") == "1" and lock.changed() == []
-
-    source.unlink()
-    lock = CodeLock(path, package)
-    assert "methods/rotation" in lock.changed()
-    lock.settle(bump=False)
-    assert "methods/rotation" not in CodeLock(path, package).locked
-
-
-def test_bump_of_an_unknown_unit(tmp_path, package):
-    with pytest.raises(UserError, match="no code unit methods/nothing"):
-        CodeLock(tmp_path / "code.lock", package).settle(bump=True, names=["methods/nothing"])
 
 
 def test_the_lock_is_not_behind(root):

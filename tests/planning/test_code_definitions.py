@@ -56,7 +56,14 @@ def failed() -> Bad:
 def unused() -> int:
     return 1
 ''',
-    "errors.py": "class Bad(Exception):\n    'a'\n\n\nclass Wait(Bad):\n    def __init__(self, text, seconds):\n        self.seconds = seconds\n",
+    "errors.py": """class Bad(Exception):
+    'a'
+
+
+class Wait(Bad):
+    def __init__(self, text, seconds):
+        self.seconds = seconds
+""",
     "helpers.py": """from functools import cache
 
 from pkg.far import Base, LIMIT
@@ -98,6 +105,8 @@ def look_up(name):
 """,
 }
 ENTRIES = ("step.py:run", "step.py:failed", "table.py:ROWS[a]")
+
+ALL_OF_TWO = {"two.py:f", "two.py:g", "two.py:A"}
 
 
 def reached(folder: Path, files: Mapping[str, str], entries: tuple[str, ...] = ENTRIES) -> dict[str, str]:
@@ -204,15 +213,15 @@ def test_what_decides_about_results_changes_its_definition(tmp_path, file, old, 
         ("def run():\n    from pkg import two\n    return two.f()", {"two.py:f"}),
         ("from pkg.three import f\ndef run(): return f()", {"two.py:f"}),
         ("from pkg.two import *\ndef run(): return f()", {"two.py:f"}),
-        ("from pkg import two\ndef run(): return vars(two)", {"two.py:f", "two.py:g", "two.py:A"}),
-        ("from pkg import two\ndef run(): return two.missing", {"two.py:f", "two.py:g", "two.py:A"}),
+        ("from pkg import two\ndef run(): return vars(two)", ALL_OF_TWO),
+        ("from pkg import two\ndef run(): return two.missing", ALL_OF_TWO),
         (
             "import importlib\ndef run(): return importlib.import_module('pkg.two')",
-            {"two.py:f", "two.py:g", "two.py:A"},
+            ALL_OF_TWO,
         ),
         (
             "import importlib\ndef run(x): return importlib.import_module(x)",
-            {"two.py:f", "two.py:g", "two.py:A", "four.py:h", "five.py:(statements)"},
+            {*ALL_OF_TWO, "four.py:h", "five.py:(statements)"},
         ),
         ("try:\n    from pkg.two import f\nexcept ImportError:\n    f = None\ndef run(): return f()", {"two.py:f"}),
         ("class run:\n    x: 'A'\nfrom pkg.two import A", {"two.py:A"}),

@@ -106,7 +106,7 @@ def _bound_names(statement: ast.stmt) -> tuple[set[str], bool]:
         chain = dotted(call.func) if isinstance(call, ast.Call) else None
         return ({chain[0]} if chain and len(chain) > 1 else set()), False
     names, parts = set(), False
-    for node in ast.walk(statement):
+    for node in _outside_comprehensions(statement):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -116,6 +116,14 @@ def _bound_names(statement: ast.stmt) -> tuple[set[str], bool]:
             names |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
     simple = isinstance(statement, (ast.Assign, ast.AnnAssign)) or type(statement).__name__ == "TypeAlias"
     return names, simple and not parts
+
+
+def _outside_comprehensions(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and what is in it, except for comprehensions, whose names are their own."""
+    yield node
+    if not isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)):
+        for inner in ast.iter_child_nodes(node):
+            yield from _outside_comprehensions(inner)
 
 
 class Definitions:
