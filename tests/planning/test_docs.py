@@ -1,5 +1,6 @@
 """The documents agree with each other and with the code: links, anchors, pages of methods, cited files."""
 
+import ast
 import re
 import subprocess
 from functools import cache
@@ -111,6 +112,48 @@ def test_files_of_the_project_that_a_page_names_exist(page):
     named = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|yaml|smk|json|toml))\b", prose(page))
     ours = [name for name in named if name.split("/")[0] in folders - {"data", "results", "scratch"}]
     assert [name for name in ours if not any((base / name).is_file() for base in (ROOT, ROOT / "src/vtabflow"))] == []
+
+
+SRC = ROOT / "src/vtabflow"
+PACKAGES = sorted(path.parent.name for path in SRC.glob("*/__init__.py"))
+MAY_IMPORT = {
+    package: set(re.findall(r"[a-z]+", allowed))
+    for package, allowed in re.findall(r"(?m)^\| `(\w+)` \|[^|\n]*\|([^|\n]*)\|$", prose(DOCS / "code.md"))
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports when it is imported itself."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_the_table_of_packages_is_whole():
+    assert sorted(MAY_IMPORT) == PACKAGES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_what_the_map_allows(package):
+    allowed = {package, "errors", "__version__", *MAY_IMPORT[package]}
+    wrong = []
+    for path in sorted((SRC / package).rglob("*.py")):
+        ours = [name for name in imported(path) if name.split(".")[0] == "vtabflow"]
+        wrong += [f"{path.relative_to(SRC)}: {name}" for name in sorted(ours) if name.split(".")[1] not in allowed]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ["contracts", "planning"])
+def test_the_planner_imports_nothing_heavy(package):
+    heavy = {"torch", "torchvision", "timm", "lightly", "pandas", "altair", "scipy", "tensorflow", "snakemake", "dvc"}
+    if package == "contracts":
+        heavy |= {"numpy", "pydantic"}
+    for path in sorted((SRC / package).rglob("*.py")):
+        assert {name.split(".")[0] for name in imported(path)} & heavy == set(), path.relative_to(SRC)
 
 
 @pytest.mark.parametrize("name", ["methods.md", "protocol.md", "peers.md"])
