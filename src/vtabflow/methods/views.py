@@ -60,7 +60,7 @@ def _chance(n: int, rng: BatchRNG, probability: float) -> Tensor:
 
 
 def jitter(x: Tensor, rng: BatchRNG, strength: tuple[float, float, float, float]) -> Tensor:
-    """Brightness, contrast and saturation in random order, then hue (last for all; torchvision draws its place too)."""
+    """Brightness, contrast and saturation in random order, then hue (anywhere in the order in torchvision)."""
     n, on = len(x), rng.uniform((len(x), 1)) < JITTER
     factors = torch.cat([rng.uniform((n, 1), max(0.0, 1 - half), 1 + half) for half in strength[:3]], 1)
     hues = rng.uniform((n, 1), -strength[3], strength[3])
