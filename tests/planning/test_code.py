@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from altered_code import Reword, add_row, alter, altered, changed_by, digests, rewrite
 
-from vtabflow.planning.code.definitions import Definitions
 from vtabflow.planning.code.lock import CodeLock
-from vtabflow.planning.code.units import DATASET_TABLES, NAMED_IMPORTS, NETWORKS, Units
+from vtabflow.planning.code.units import LABEL_RULES, NAMED_IMPORTS, NETWORKS, TABLES, Units
 
 DIGESTS = """
 import json
@@ -57,19 +56,24 @@ def test_a_new_network_is_a_new_unit_and_changes_no_other(package):
 
 
 def test_a_new_dataset_and_task_is_a_new_unit_and_changes_no_other(package):
+    datasets, labels = package / "prepare/tfds/datasets", package / "prepare/tfds/labels.py"
+
     def change():
-        for table in DATASET_TABLES:
-            rows = Definitions(package).rows(table)
-            if "svhn" in rows:
-                add_row(package, table, "svhn", "mine")
+        text = (datasets / "clevr.yaml").read_text().replace("clevr-count", "mine").replace("clevr_count", "mine")
+        (datasets / "mine.yaml").write_text(text)
+        labels.write_text(labels.read_text() + "\n\ndef mine(example):\n    return 0\n")
+        add_row(package, LABEL_RULES, "clevr_count", "mine")
 
     assert changed_by(package, change) == {"prepare/tfds/mine"}
 
 
 def test_a_changed_row_changes_its_units_alone(package):
-    row = "prepare/tfds/archives.py:ARCHIVES[svhn]"
-    assert changed_by(package, lambda: alter(package, row)) == {"prepare/tfds/svhn"}
     assert changed_by(package, lambda: alter(package, f"{NETWORKS}[vit-small]")) == {"networks/vit-small"}
+    assert changed_by(package, lambda: alter(package, f"{LABEL_RULES}[clevr_count]")) == {"prepare/tfds/clevr"}
+    assert changed_by(package, lambda: alter(package, "prepare/tfds/labels.py:clevr_count")) == {"prepare/tfds/clevr"}
+    svhn = package / "prepare/tfds/datasets/svhn.yaml"
+    assert changed_by(package, lambda: svhn.write_text("# a comment\n" + svhn.read_text())) == set()
+    assert changed_by(package, lambda: svhn.write_text(svhn.read_text() + "\nscale: 2\n")) == {"prepare/tfds/svhn"}
 
 
 def test_a_new_figure_changes_the_page_alone(package):
@@ -146,7 +150,7 @@ def test_units_are_named_as_keys_ask_for_them():
 def test_tables_and_named_imports_exist():
     """A table that was renamed would silently count for nothing."""
     found = Units()
-    for table in (NETWORKS, *DATASET_TABLES):
+    for table in TABLES:
         assert found.definitions.rows(table), table
     reached = {each for name in found.all for each in found.contents(name)}
     computed = {each for each in reached if ":" in each and found.definitions.definition(each).computed_import}

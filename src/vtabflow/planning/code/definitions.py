@@ -279,7 +279,7 @@ class Definitions:
     def rows(self, table: str) -> dict[str, ast.AST]:
         """The rows of a table: the values of a dict by key, or what a sequence of calls or tuples names first."""
         file, _, name = table.partition(":")
-        value = getattr(self.of_file(file).bound[name][0], "value", None)
+        value = getattr(self.of_file(file).bound.get(name, [None])[0], "value", None)
         if isinstance(value, ast.Dict):
             pairs = zip(value.keys, value.values, strict=True)
             return {str(key.value): each for key, each in pairs if isinstance(key, ast.Constant)}

@@ -4,6 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from vtabflow.planning import catalogue
 from vtabflow.planning.code.definitions import PACKAGE, Definitions
@@ -11,18 +14,11 @@ from vtabflow.planning.code.syntax import module_literals
 from vtabflow.runtime.files import canonical
 
 NETWORKS = "networks/registry.py:NETWORKS"
-# A unit takes the rows that it names out of these; any other reference to them counts for nothing.
-DATASET_TABLES = (
-    "planning/tasks.py:VTAB",
-    "prepare/tfds/datasets.py:_ALL",
-    "prepare/tfds/archives.py:ARCHIVES",
-    "prepare/tfds/archives.py:BY_HAND",
-    "prepare/tfds/archives.py:RECORDS",
-    "prepare/tfds/archives.py:EXTRACTED",
-    "prepare/tfds/archives.py:INNER_EXTRACTED",
-    "prepare/tfds/labels.py:RULES",
-    "prepare/tfds/labels.py:FEATURES",
-)
+# Tables: a unit takes the rows that it names, and any other reference to them counts for nothing.
+LABEL_RULES = "prepare/tfds/labels.py:RULES"
+SPLIT_RULES = "prepare/tfds/splits.py:RULES"
+MANUAL_CHECKS = "prepare/tfds/manual.py:CHECKS"
+TABLES = frozenset({NETWORKS, LABEL_RULES, SPLIT_RULES, MANUAL_CHECKS})
 # What these functions import by a computed name are entries of the units below.
 NAMED_IMPORTS = frozenset(
     {"prepare/step.py:run", "standins/source.py:make", "networks/registry.py:_class_of", "planning/catalogue.py:load"}
@@ -52,8 +48,7 @@ class Units:
 
     def __init__(self, package: Path = PACKAGE):
         self.package = package
-        tables = (NETWORKS, *DATASET_TABLES)
-        self.definitions = Definitions(package, frozenset(tables), NAMED_IMPORTS)
+        self.definitions = Definitions(package, TABLES, NAMED_IMPORTS)
         self.all = {
             unit.name: unit for unit in [*self._steps(), *self._prepared(), *self._networks(), *self._methods()]
         }
@@ -69,12 +64,11 @@ class Units:
         step = "prepare/step.py:run"
         found = [
             Unit("prepare/folder", (step, "prepare/folders/source.py:make")),
-            Unit("prepare/imagenet", (step, "prepare/imagenet/source.py:make", *self._rows("imagenet"))),
+            self._dataset("prepare/imagenet", "prepare/imagenet/dataset.yaml", step, "prepare/imagenet/source.py:make"),
         ]
-        tasks = module_literals(self.package / "planning/tasks.py")["VTAB"]
-        for dataset in self.definitions.rows("prepare/tfds/datasets.py:_ALL"):
-            rows = self._rows(dataset, *(row[0] for row in tasks if row[3] == dataset))
-            found.append(Unit(f"prepare/tfds/{dataset}", (step, "prepare/tfds/source.py:make", *rows)))
+        for path in sorted((self.package / "prepare/tfds/datasets").glob("*.yaml")):
+            file = f"prepare/tfds/datasets/{path.name}"
+            found.append(self._dataset(f"prepare/tfds/{path.stem}", file, step, "prepare/tfds/source.py:make"))
         for path in sorted((self.package / "standins").glob("*.py")):
             if "TASKS" in module_literals(path):
                 renderer = f"standins/{path.name}"
@@ -82,10 +76,18 @@ class Units:
                 found.append(Unit(f"standins/{path.stem}", entries))
         return found
 
-    def _rows(self, *names: str) -> list[str]:
-        return [
-            f"{table}[{name}]" for table in DATASET_TABLES for name in names if name in self.definitions.rows(table)
-        ]
+    def _dataset(self, name: str, file: str, *entries: str) -> Unit:
+        """The unit of a dataset: its YAML file, and the rules that it names."""
+        content = _yaml(self.package / file)
+        named: dict[str, list[str | None]] = {
+            SPLIT_RULES: [content.get("split")],
+            MANUAL_CHECKS: [name.rpartition("/")[2]],
+            LABEL_RULES: [task.get("label") for task in content["tasks"].values()],
+        }
+        rows = {
+            f"{table}[{row}]" for table, rows in named.items() for row in rows if row in self.definitions.rows(table)
+        }
+        return Unit(name, (*entries, *sorted(rows)), (file,))
 
     def _networks(self) -> list[Unit]:
         rows = module_literals(self.package / "networks/registry.py")["NETWORKS"]
@@ -114,9 +116,19 @@ class Units:
     def _contents(self, name: str) -> dict[str, str]:
         """The definitions (and files) that a unit is made of, with their digests."""
         unit = self.all[name]
-        files = {file: hashlib.sha256((self.package / file).read_bytes()).hexdigest() for file in unit.files}
-        return self.definitions.reached(unit.entries) | files
+        return self.definitions.reached(unit.entries) | {file: _file_digest(self.package / file) for file in unit.files}
 
     def digest(self, name: str) -> str:
         """16 hexadecimal digits for all that a unit is made of."""
         return hashlib.sha256(canonical(self.contents(name)).encode()).hexdigest()[:16]
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    # The loader in C takes a tenth of the time, and every command plans the study.
+    return dict(yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506
+
+
+def _file_digest(path: Path) -> str:
+    """Digest of a file; of a YAML file without its comments and layout."""
+    text = canonical(_yaml(path)).encode() if path.suffix == ".yaml" else path.read_bytes()
+    return hashlib.sha256(text).hexdigest()
