@@ -280,6 +280,23 @@ def test_remains_without_a_manifest_are_replaced(tmp_path):
     assert os.listdir(tmp_path / "stores/d") == ["k1"]
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
+def test_the_space_of_a_split_is_reserved_before_it_is_filled(tmp_path):
+    """A write to a memory map on a full disk would kill the process without a message."""
+    with store.create_store(spec_in(tmp_path)) as new:
+        images = new.images("train", (500, 6, 4, 3))
+        assert os.stat(new.folder / "train.npy").st_blocks * 512 >= images.nbytes
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        store.write(spec_in(tmp_path), **content())
+    finally:
+        os.umask(before)
+    assert os.stat(spec_in(tmp_path).folder).st_mode & 0o777 == 0o750
+
+
 def test_no_permission_is_a_sentence(tmp_path):
     (tmp_path / "stores").write_text("a file where a folder should be")
     with pytest.raises(RunError, match="cannot write store .*k1: .*run again"):
