@@ -72,6 +72,22 @@ def test_better_worse_and_neither_are_counted_apart():
     assert "Clearly worse than From-Scratch: VAE (−30.0 points)." in text
 
 
+def test_a_long_list_of_ties_is_cut():
+    methods = [*METHODS[:1], *(replace(METHODS[1], id=f"m{i}", display=f"M{i}") for i in range(7))]
+    text, _ = texts(lambda c: 0.4 if c.method == "from-scratch" else 0.7, seeds=(0,), methods=methods)
+    assert "<b>M0</b> has the highest" in text
+    assert (
+        "from <b>M1</b> (70.0 %), <b>M2</b> (70.0 %), <b>M3</b> (70.0 %) and <b>M4</b> (70.0 %), nor from 2 more"
+        in text
+    )
+
+
+def test_if_only_from_scratch_has_all_tasks_the_largest_gain_of_the_others_is_told():
+    text, line = texts(noisy, lambda c: c.method != "from-scratch" and "dtd" in c.task)
+    assert text.startswith("Only <b>From-Scratch</b> has finished all 4 tasks")
+    assert "<b>Sup-100%</b> is 30.0 points above From-Scratch over the 3 tasks that both have" in text and line is None
+
+
 def test_from_scratch_best():
     text, line = texts(lambda c: 0.8 if c.method == "from-scratch" else 0.5, seeds=(0,))
     assert text.startswith("<b>From-Scratch</b> has the highest") and "30.0 points below From-Scratch" in text
@@ -88,6 +104,18 @@ def test_incomplete_methods_are_not_ranked_and_compared_over_common_tasks():
         "Not ranked, because tasks are missing: "
         "Sup-100% (3 of 4 tasks; over the 3 in common 15.0 points above Rotation)" in text
     )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"),
+    [(0.553, "0.3 points above"), (0.5503, "equal to"), (0.547, "0.3 points below")],
+)
+def test_a_small_difference_over_common_tasks_is_not_called_equal(accuracy, words):
+    text, _ = texts(
+        lambda c: accuracy if c.method == "sup-100" else BASE[c.method],
+        lambda c: c.method == "sup-100" and "dtd" in c.task,
+    )
+    assert f"Sup-100% (3 of 4 tasks; over the 3 in common {words} Rotation)" in text
 
 
 def test_without_from_scratch_no_gain_is_claimed():

@@ -220,12 +220,17 @@ def test_partial_then_complete(tmp_path, monkeypatch, capsys):
     stamp = (folder / "index.html").stat().st_mtime_ns
     step.run(spec)
     assert (folder / "index.html").stat().st_mtime_ns == stamp and read_json(receipt)["made"] is False
+    (Path(spec.cells[0].folder) / "score.json").unlink()
+    step.run(spec)
+    assert not receipt.exists()  # of the complete page that was here
     write_score(spec, spec.cells[0], 0.4)  # the failed cell was run again
     step.run(spec)
     assert read_json(folder / "card.json")["cells"] == {"ok": 4, "failed": 0, "missing": 0}
     assert "None: all 4 cells have finished" in (folder / "index.html").read_text()
     Path("results/reports/demo/figures/tasks-full.png").write_bytes(b"an old one")
+    Path("results/reports/demo/.current/0123456789abcdef").write_bytes(b"")
     step.publish(spec)
+    assert [path.name for path in Path("results/reports/demo/.current").iterdir()] == [spec.key]
     assert not Path("results/reports/demo/figures/tasks-full.png").exists()
     assert read_json("results/metrics/demo.json") == read_json(folder / "summary.json")
     current = Path("results/reports/demo")
@@ -249,6 +254,62 @@ def test_a_function_in_the_registry_is_a_figure_of_the_page(tmp_path, monkeypatc
     current = Path("results/reports/demo")
     assert (current / "figures/worst-task.png").exists()
     assert "The worst of 2" in " ".join(Reader((current / "index.html").read_text()).seen)
+
+
+def rows_of(spec, name):
+    """The rows of all datasets of a figure."""
+    (figure,) = (f for f in figures.figures(spec, Results(spec, read_cells(spec))) if f.name == name)
+    return [row for rows in figure.vegalite["datasets"].values() for row in rows]
+
+
+def test_figures_mark_what_is_over_fewer_seeds_or_tasks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = page_spec(tasks=TASKS[:2], budgets=("1k",))  # both natural
+    base = {"from-scratch": 0.4, "rotation": 0.5, "vae": 0.6, "sup-100": 0.7}
+    scratch = ("from-scratch", TASKS[0].id)
+    fewer_seeds = ("rotation", TASKS[0].id, 2)
+    write_scores(
+        spec,
+        lambda c: base[c.method],
+        skip=lambda c: (c.method, c.task) == scratch or (c.method, c.task, c.seed) == fewer_seeds,
+    )
+    texts = {(row["method"], row["task"]): row["text"] for row in rows_of(spec, "tasks-1k")}
+    assert texts["Rotation", TASKS[0].display] == "50.0*" and texts["Rotation", TASKS[1].display] == "50.0"
+    assert texts["From-Scratch", "mean"] == "40.0†" and texts["From-Scratch", TASKS[0].display] == "missing"
+    kinds = [(row["family"], row["kind"]) for row in rows_of(spec, "groups-and-families")]
+    assert ("from-scratch", "partial") in kinds and ("from-scratch", "family") not in kinds
+    assert ("generative", "family") in kinds
+    # The dashed line is a mean over all tasks or is not drawn: a row with nothing but its mean.
+    assert {"mean": 40.0} not in rows_of(spec, "mean-accuracy")
+    write_scores(spec, lambda c: base[c.method])
+    assert {"mean": 40.0} in rows_of(spec, "mean-accuracy")
+
+
+def test_the_table_of_means_marks_highest_and_significant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = page_spec(budgets=("1k",))
+    base = {"from-scratch": 0.4, "rotation": 0.41, "vae": 0.2, "sup-100": 0.39}
+    skipped = ("rotation", TASKS[0].id)
+    write_scores(
+        spec,
+        lambda c: base[c.method] + (0.02 * c.seed if c.method == "sup-100" else 0),
+        skip=lambda c: (c.method, c.task) == skipped or (c.method, c.task, c.seed) == ("vae", TASKS[1].id, 2),
+    )
+    text = page.render(spec, Results(spec, read_cells(spec)), [], NO_GAPS)
+    table = text[text.index("<caption>Mean test accuracy") :]
+    pattern = r'<tr><td class="n">\d?</td><td class="w">(.*?)</td>.*?</tr>'
+    rows = {row[1]: row[0] for row in re.finditer(pattern, table, re.S)}
+    assert list(rows) == ["Sup-100%", "From-Scratch", "VAE", "Rotation"]
+    assert '<td class="n top">41.0<' in rows["Sup-100%"]
+    assert '<td class="n grey">41.0<' in rows["Rotation"]  # the same number, over fewer tasks
+    assert "interval: 3 tasks" in rows["VAE"] and "interval:" not in rows["Sup-100%"]
+    states = {name: re.search(r'<span class="(plus|minus|open)">', row) for name, row in rows.items()}
+    assert {name: match and match[1] for name, match in states.items()} == {
+        "Sup-100%": "open",
+        "From-Scratch": None,
+        "VAE": "minus",
+        "Rotation": "plus",
+    }
 
 
 def test_script_json_cannot_end_the_script():
@@ -295,6 +356,23 @@ def notes_of(spec):
         re.sub(r"<[^>]+>|\s+", lambda m: "" if m[0][0] == "<" else " ", note)
         for note in re.findall(r'<p class="note">(.*?)</p>', text, re.S)
     ]
+
+
+def test_a_tfds_task_of_ones_own_is_not_counted_as_vtabs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = replace(OWN, source="tfds")
+    tasks = [PageTask(t.id, t.display, t.group, "tfds", t.dataset, t.classes) for t in vtab().values()]
+    names = tuple(task.display for task in tasks)
+    for chosen, left_out, expected in (
+        ([*tasks, own], (), []),
+        ([*tasks[:18], own], names[18:], ["Of VTAB’s 19 tasks this study has 18, without sNORB-Elev"]),
+        ([own], names, []),
+    ):
+        spec = page_spec(tasks=chosen, budgets=("full",), seeds=(0,), upstream=PHOTOGRAPHS)
+        left = replace(spec.left_out, vtab=left_out)
+        notes = [note.strip() for note in notes_of(replace(spec, left_out=left)) if "VTAB" in note]
+        assert len(notes) == len(expected)
+        assert all(text in note for text, note in zip(expected, notes, strict=True)), notes
 
 
 def test_pre_training_on_generated_images_is_noted_where_tasks_are_photographs(tmp_path, monkeypatch):

@@ -137,6 +137,42 @@ def test_gain_of_one_seed_has_the_binomial_interval(n_tasks):
     assert gain.basis == "tests" and (gain.low, gain.high) == pytest.approx((0.1 - half, 0.1 + half))
 
 
+def test_gain_over_tasks_that_lack_seeds():
+    """The interval is over the tasks with all seeds, the gain over all; without such a task there is no interval."""
+    spec = page_spec(methods=METHODS[:2], tasks=TASKS[:2], budgets=("1k",))
+    write_scores(spec, chosen, skip=lambda c: c.method == "rotation" and c.task == TASKS[1].id and c.seed == 2)
+    value = {(c.method, c.task, c.seed): chosen(c) for c in spec.cells}
+    first, second = (
+        [value["rotation", task.id, s] - value["from-scratch", task.id, s] for s in seeds]
+        for task, seeds in zip(TASKS[:2], [(0, 1, 2), (0, 1)], strict=True)
+    )
+    gain = results(spec).gain("rotation", "from-scratch", "1k")
+    assert gain.n_tasks == 2 and gain.gain == pytest.approx((statistics.mean(first) + statistics.mean(second)) / 2)
+    assert gain.high - gain.gain == pytest.approx(T[2] * statistics.stdev(first) / math.sqrt(3), abs=1e-6)
+    alone = page_spec(study="alone", methods=METHODS[:2], tasks=TASKS[1:2], budgets=("1k",))
+    gain = results(alone).gain("rotation", "from-scratch", "1k")
+    assert (gain.n_tasks, gain.low, gain.high, gain.significant) == (1, None, None, False)
+
+
+def test_intervals_of_means_stay_within_0_and_1():
+    spec = page_spec(methods=METHODS[:2], budgets=("1k",))
+    write_scores(spec, lambda c: (0.0, 0.1, 0.0)[c.seed] if c.method == "rotation" else (1.0, 0.9, 1.0)[c.seed])
+    assert results(spec).mean("rotation", "1k").low == 0.0 and results(spec).mean("from-scratch", "1k").high == 1.0
+
+
+def test_one_seed_without_a_number_of_test_images_has_no_interval():
+    spec = page_spec(methods=METHODS[:2], budgets=("1k",), seeds=(0,))
+    write_scores(spec, chosen)
+    cells = [replace(cell, n_test=None) if cell.task == TASKS[0].id else cell for cell in read_cells(spec)]
+    gain = Results(spec, cells).gain("rotation", "from-scratch", "1k")
+    assert (gain.n_tasks, gain.low, gain.high, gain.significant) == (4, None, None, False)
+
+
+def test_methods_with_one_display_name_get_their_ids():
+    display = results(page_spec(methods=[*METHODS[:2], replace(METHODS[2], display="Rotation")])).display
+    assert display == {"from-scratch": "From-Scratch", "rotation": "Rotation (rotation)", "vae": "Rotation (vae)"}
+
+
 def test_ranking_puts_incomplete_methods_behind():
     spec = page_spec(budgets=("1k",), seeds=(0,))
     base = {"from-scratch": 0.3, "rotation": 0.5, "vae": 0.2, "sup-100": 0.9}

@@ -213,7 +213,7 @@ def _budgets(results: Results) -> list[dict[str, str]]:
     usual = tuple(str(ROWS_1K[part]) for part in ("train", "val"))
     for budget in results.budgets:
         done = results.n_images[budget].values()
-        train, val = (number_range([pair[part] for pair in done if pair[part]]) for part in (0, 1))
+        train, val = (number_range([pair[part] for pair in done]) for part in (0, 1))
         if budget == "1k":
             text = (
                 f"{sum(ROWS_1K.values()):,} labelled images of each task: {usual[0]} to train on, "
