@@ -1,5 +1,7 @@
 """The random views of SimCLR, BYOL and DINO, against torchvision's operations image by image."""
 
+import sys
+
 import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
@@ -92,3 +94,29 @@ def test_local_crops_have_whole_patches_and_the_published_size(monkeypatch):
     monkeypatch.setattr(method, "encode", lambda x: sizes.append(tuple(x.shape)) or torch.randn(len(x), 64))
     method.losses("main", batch_for(method), make_rng())
     assert sizes == [(24, 3, 32, 32), (36, 3, 16, 16)]
+
+
+def published(area, jitter, *others):
+    return [views.View((area, 1.0), jitter, *other) for other in others]
+
+
+WEAK = (0.4, 0.4, 0.2, 0.1)  # of BYOL and DINO; blurred always, and now and then with solarising
+ASYMMETRIC = ((1.0, 0.0), (0.1, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("simclr", published(0.08, (0.8, 0.8, 0.8, 0.2), (0.5,), (0.5,))),
+        ("byol", published(0.08, WEAK, *ASYMMETRIC)),
+        ("dino", [*published(0.4, WEAK, *ASYMMETRIC), *2 * [views.View((0.05, 0.4), WEAK, 0.5, covered=0.0)]]),
+    ],
+)
+def test_views_have_the_published_distributions(name, expected, monkeypatch):
+    pytest.importorskip("lightly")
+    method, seen = make(name), []
+    module = sys.modules[type(method).__module__]
+    real = module.random_view
+    monkeypatch.setattr(module, "random_view", lambda *given: seen.append(given[3]) or real(*given))
+    method.losses("main", batch_for(method), make_rng())
+    assert seen == expected
