@@ -137,5 +137,5 @@ def test_range_and_determinism(generator):
 
 def test_plain_keeps_an_image_of_the_size_and_resizes_others():
     images = random_images(2, 8, 1)
-    assert torch.equal(augment.plain(images, 8)[:, 0], images[..., 0].float().mul(2 / 255).sub(1))
-    assert augment.plain(images, 4).shape == (2, 3, 4, 4)
+    assert torch.equal(augment.resized(images, 8)[:, 0], images[..., 0].float().mul(2 / 255).sub(1))
+    assert augment.resized(images, 4).shape == (2, 3, 4, 4)

@@ -10,12 +10,13 @@ from torch import nn
 from vtabflow.contracts.results import UsedSubset
 from vtabflow.contracts.specs import SubsetDraw, SubsetFile, UpstreamSpec
 from vtabflow.errors import UserError
+from vtabflow.methods.augment import resized, standardise
 from vtabflow.networks import registry
 from vtabflow.prepare.store import open_store
-from vtabflow.pretrain import checkpoint
-from vtabflow.pretrain.loop import build_schedule
+from vtabflow.pretrain import checkpoint, loop
+from vtabflow.pretrain.loop import Watch, build_schedule
 from vtabflow.pretrain.optimisers import build_optimiser
-from vtabflow.pretrain.probe import fit, probe
+from vtabflow.pretrain.probe import features, fit, probe
 from vtabflow.pretrain.upstream import BatchSampler, Upstream, draw_subset, read_subset
 from vtabflow.runtime.files import digest, sha256
 
@@ -71,7 +72,9 @@ def test_sgd_is_momentum_with_l2():
 def test_adam_reads_its_betas_and_other_optimisers_are_refused():
     p = nn.Parameter(torch.zeros(1))
     made = build_optimiser([p], {"optimiser": "adam", "learning_rate": 1e-3, "beta1": 0.5})
-    assert made.param_groups[0]["betas"] == (0.5, 0.999)
+    assert made.param_groups[0]["betas"] == (0.5, 0.999) and made.param_groups[0]["eps"] == 1e-8
+    made = build_optimiser([p], {"optimiser": "adamw", "learning_rate": 1e-3, "beta2": 0.95, "epsilon": 1e-6})
+    assert made.param_groups[0]["betas"] == (0.9, 0.95) and made.param_groups[0]["eps"] == 1e-6
     with pytest.raises(UserError, match="lamb"):
         build_optimiser([p], {"optimiser": "lamb", "learning_rate": 1e-3})
 
@@ -92,6 +95,13 @@ def test_a_stream_is_whole_permutations_cut_into_batches():
 def test_a_batch_can_be_larger_than_a_stream():
     batch = BatchSampler(np.arange(3), 8, 0)[0]
     assert len(batch) == 8 and sorted(batch[:3]) == [0, 1, 2] == sorted(batch[3:6])
+
+
+def test_streams_have_orders_of_their_own_that_follow_from_the_seed(upstream_folder):
+    store, streams = open_store(upstream_folder), {"a": "images", "b": "images"}
+    up, other = (Upstream(store, CORNERS, streams, 8, seed, CPU) for seed in (0, 1))
+    batches = [tuple(sampler[0]) for sampler in (*up.samplers.values(), *other.samplers.values())]
+    assert len(set(batches)) == 4
 
 
 def test_subset_has_the_same_number_of_each_class():
@@ -228,3 +238,34 @@ def test_probe_of_a_random_network_and_without_labels(upstream_folder):
     result = probe(registry.build("resnet-small", 0), store, "corners", 16, CPU)
     assert (result.n_train, result.n_test, result.classes) == (120, 40, 4) and 0 <= result.accuracy <= 1
     assert probe(registry.build("resnet-small", 0), store, "other", 16, CPU) is None
+
+
+def test_the_probe_leaves_the_network_as_it_is(upstream_folder):
+    """In training mode batch norms would change, and with them the encoder."""
+    trunk = registry.build("resnet-small", 0).train()
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    probe(trunk, open_store(upstream_folder), "corners", 16, CPU)
+    assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+
+
+def test_features_are_those_of_plain_or_standardised_images(upstream_folder):
+    trunk, images = registry.build("resnet-small", 0).eval(), np.array(open_store(upstream_folder).images("train")[:6])
+    x = resized(torch.from_numpy(images), 16)
+    with torch.inference_mode():
+        for standardised, expected in ((False, trunk(x)), (True, trunk(standardise(x)))):
+            found = features(trunk, images, 16, CPU, standardised, batch=4)
+            torch.testing.assert_close(found, expected.double(), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(trunk(x), trunk(standardise(x)), atol=1e-3)
+
+
+def test_the_first_steps_do_not_count_for_the_speed(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    watch = Watch(CPU, 100.0)
+    for step in range(25):
+        now[0] += 30 if step < 5 else 0.5
+        watch.step()
+    assert watch.steps_per_second() == 2 and watch.seconds() == 260
+    watch.saved()
+    now[0] += 7
+    assert watch.since_saved() == 7

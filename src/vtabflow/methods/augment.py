@@ -23,7 +23,7 @@ def to_float(images: Tensor) -> Tensor:
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
 
 
-def plain(images: Tensor, size: int) -> Tensor:
+def resized(images: Tensor, size: int) -> Tensor:
     """The whole image, resized (antialiased bilinear) where it is not of this size."""
     x = to_float(images)
     if x.shape[2:] != (size, size):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vtabflow.methods.augment import plain, standardise, to_gray
+from vtabflow.methods.augment import resized, standardise, to_gray
 from vtabflow.methods.base import Batch, Head, Method, accuracy
 from vtabflow.methods.batch_rng import BatchRNG
 from vtabflow.networks.initialise import glorot
@@ -59,7 +59,7 @@ def random_patches(images: Tensor, size: int, rng: BatchRNG, gray: float) -> Ten
     The images are resized to `size` x `size` and made grey with probability `gray`; of a random crop, a patch at
     random in each of its cells.
     """
-    x, grid = to_gray(plain(images, size), rng, gray), grid_at(size)
+    x, grid = to_gray(resized(images, size), rng, gray), grid_at(size)
     corner = rng.integers((len(x), 2), size - grid.crop + 1)
     shift = rng.integers((len(x) * COUNT, 2), grid.cell - grid.patch + 1)
     # On the authors' scale of 0 to 255: there the floor of 1 / sqrt(N) only matters for a patch of a single colour.

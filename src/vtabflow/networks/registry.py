@@ -109,7 +109,7 @@ def blank(name: str, device: "torch.device") -> "nn.Module":
     It is made like any module, not on the meta device: there, buffers that are not in the state_dict (rotary tables,
     relative positions of many of timm's networks) would stay uninitialised. What is left out is `start`, 20 s for
     BigGAN's orthogonal kernels. The rest takes 0.10 s of one core for resnet50v2, 0.31 s for biggan and 0.17 s for
-    vit-s16; the first use of the meta device in a process takes 1.4 s (x86-64, torch 2.11, 2026-11-25). The global
+    vit-s16; the first use of the meta device in a process takes 1.4 s (x86-64, torch 2.15, 2026-11-25). The global
     random state is left as it was.
     """
     kind, arguments = _class_of(name)

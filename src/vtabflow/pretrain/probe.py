@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vtabflow.contracts.results import Probe
-from vtabflow.methods.augment import plain, standardise
+from vtabflow.methods.augment import resized, standardise
 from vtabflow.pretrain.image_loader import open_images
 from vtabflow.runtime.files import seed_of
 
@@ -62,7 +62,7 @@ def features(
     trunk.eval()
     out = []
     for raw in torch.from_numpy(images).split(batch):
-        x = plain(raw.to(device), size)
+        x = resized(raw.to(device), size)
         out.append(trunk(standardise(x) if standardised else x).double().cpu())
     return torch.cat(out)
 
