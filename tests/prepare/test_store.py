@@ -20,6 +20,7 @@ from vtabflow.contracts.specs import ImageSpec, Places, StandinSettings, StoreSp
 from vtabflow.contracts.typed_json import from_json, to_json
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare import store
+from vtabflow.prepare.hidden_folder import move_into_place
 from vtabflow.runtime.files import sha256
 
 COUNTS = {"train": 13, "val": 5, "test": 7}
@@ -278,6 +279,22 @@ def test_remains_without_a_manifest_are_replaced(tmp_path):
     store.write(spec, **content())
     assert store.open_store(spec.folder).images("train").shape == (13, 6, 4, 3)
     assert os.listdir(tmp_path / "stores/d") == ["k1"]
+
+
+def test_a_store_that_another_process_completes_at_the_last_moment_stays(tmp_path):
+    folder, mine = tmp_path / "k1", tmp_path / ".k1"
+    for place in (folder, mine):
+        place.mkdir()
+        (place / "maker").write_text(place.name)
+
+    def is_complete(place: Path) -> bool:
+        complete = store.is_complete(place)
+        (folder / "manifest.json").write_text("{}") if folder.exists() else None  # the other process, after the look
+        return complete
+
+    move_into_place(mine, folder, is_complete)
+    assert (folder / "maker").read_text() == "k1" and store.is_complete(folder)
+    assert sorted(os.listdir(tmp_path)) == [".k1", "k1"]
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
