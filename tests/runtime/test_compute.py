@@ -1,4 +1,6 @@
-"""What both trainings say of the device."""
+"""Precision, compilation, memory, and what results record of the machine."""
+
+import os
 
 import pytest
 import torch
@@ -24,7 +26,12 @@ def test_autocast_computes_in_the_resolved_precision(cache):
     x, layer = torch.ones(2, 3), torch.nn.Linear(3, 2)
     for name, want in (("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with compute.autocast(name, CPU, cache):
-            assert layer(x).dtype == want
+            assert layer(x).dtype == want and torch.is_autocast_cache_enabled() == cache
+
+
+def test_half_of_a_gpus_free_memory_is_for_images(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1001, 2000))
+    assert compute.image_memory(GPU) == 500
 
 
 def test_compilation_is_for_long_trainings_of_large_images_on_a_gpu(monkeypatch):
@@ -35,15 +42,19 @@ def test_compilation_is_for_long_trainings_of_large_images_on_a_gpu(monkeypatch)
     assert not compute.worth_compiling(10**9, 224, GPU)
 
 
-def test_only_training_on_a_gpu_asks_for_repeatable_algorithms(monkeypatch):
+def test_only_training_on_a_gpu_asks_for_deterministic_algorithms(monkeypatch):
     """The settings are torch's, and process-wide: a CPU's are left alone, a GPU's are as before when the block ends."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     with compute.deterministic_algorithms(CPU):
         assert not torch.are_deterministic_algorithms_enabled()
     with pytest.raises(ZeroDivisionError), compute.deterministic_algorithms(GPU):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8", "the user's own value stays"
         assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
         assert not torch.utils.deterministic.fill_uninitialized_memory
         raise ZeroDivisionError
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with compute.deterministic_algorithms(GPU):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert not torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory
 
 

@@ -1,6 +1,7 @@
 """Results are written whole or not at all."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -89,6 +90,15 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     writers[1].wait()
     write_json(path, 2)
     assert os.listdir(tmp_path) == ["big.npy"]
+
+
+def test_temporary_files_of_other_hosts_stay(tmp_path):
+    """A process id says nothing about another host that shares the folder: its writer may be alive."""
+    ours, theirs = (tmp_path / f".a.json.{host}-4194305.x" for host in (socket.gethostname(), "elsewhere"))
+    ours.touch()
+    theirs.touch()
+    write_json(tmp_path / "a.json", 1)
+    assert theirs.exists() and not ours.exists()
 
 
 def test_a_reader_of_the_old_file_keeps_it(tmp_path):
