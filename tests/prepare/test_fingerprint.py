@@ -6,6 +6,7 @@ import shutil
 import unicodedata
 import zlib
 from collections import Counter
+from dataclasses import replace
 
 from small_folders import classes_of, encoded, given_splits, noise, prepared, write_files, zipped
 
@@ -76,12 +77,34 @@ def test_the_second_time_reads_nothing_and_a_changed_time_reads_again(tmp_path, 
     assert scan(path, cache)[7] == ("b/2.png", len(changed), zlib.crc32(changed))
 
 
+def test_a_file_that_was_just_written_is_not_cached(tmp_path):
+    """Its next version may have the same time; FAT keeps times to 2 s."""
+    path, cache = write_files(tmp_path / "in", classes_of({"a": 2, "b": 2})), tmp_path / "cache.json"
+    os.utime(path / "a/0.png", (1e9, 1e9))
+    identity(path, cache)
+    cached = json.loads(cache.read_text())[str(path)]
+    assert list(cached) == [str(path / "a/0.png")]
+
+
+def test_new_content_of_the_same_size_and_time_is_read(tmp_path):
+    path, cache = write_files(tmp_path / "in", {"a/0.png": b"one", "b/0.png": b"two"}), tmp_path / "cache.json"
+    for turn, content in enumerate((b"one", b"six")):
+        (path / "a/0.png").write_bytes(content)
+        for file in path.rglob("*.png"):
+            os.utime(file, (1e9, 1e9))
+        assert identity(path, cache) == identity(path), turn
+
+
 def test_a_zip_is_remembered_too(tmp_path, monkeypatch):
     path = zipped(tmp_path / "x.zip", classes_of({"a": 5, "b": 5}))
     os.utime(path, (1e9, 1e9))
     first = identity(path, tmp_path / "cache.json")
     monkeypatch.setattr(fingerprint, "open_listing", None)
     assert identity(path, tmp_path / "cache.json") == first
+    monkeypatch.undo()
+    monkeypatch.setattr(fingerprint, "FORMAT", 2)
+    monkeypatch.setattr(fingerprint, "identity_of", lambda found, files: replace(first, images="of another format"))
+    assert identity(path, tmp_path / "cache.json").images == "of another format"
     monkeypatch.undo()
     zipped(path, classes_of({"a": 5, "b": 6}))
     assert identity(path, tmp_path / "cache.json") == identity(path) != first

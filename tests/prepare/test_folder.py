@@ -91,10 +91,11 @@ def test_given_splits_are_kept_and_a_moved_image_changes_its_label_alone(tmp_pat
 
 def test_test_images_that_were_trained_on_are_said_or_refused(tmp_path, capsys):
     files = given_splits()
-    files["test/a/0.png"] = files["train/b/1.png"]
+    files["test/a/0.png"], files["test/a/1.png"] = files["train/b/1.png"], files["val/b/1.png"]
     prepared(write_files(tmp_path / "few", files), tmp_path / "0")
     printed = capsys.readouterr().out
-    assert "1 of 36 test images of " in printed and "such as test/a/0.png (train/b/1.png)" in printed
+    assert "2 of 36 test images of " in printed
+    assert "such as test/a/0.png (train/b/1.png)" in printed or "such as test/a/1.png (val/b/1.png)" in printed
     files |= {name.replace("train/", "test/"): data for name, data in files.items() if name.startswith("train/")}
     with pytest.raises(UserError, match="36 of 36 test images .* training images too, .* leave test/ out"):
         prepared(write_files(tmp_path / "all", files), tmp_path / "1")
@@ -245,6 +246,7 @@ def test_a_float32_store_keeps_native_pixels(tmp_path):
         (classes_of({"a": 5, "b": 3}) | {"c/x.png": b""}, "class c has 0 readable images"),
         (given_splits() | classes_of({"new": 4}, "test/"), "class new has 4 files in test and none in train"),
         (given_splits(("val", "test")), "test and val but no train"),
+        (given_splits(("val",)), "has val but no train"),
         (given_splits() | classes_of({"d": 4}), "test and train and val folders and also d"),
         (given_splits(("train",)) | {"val/a/x.png": b"x"}, "val has no readable image"),
         ({"a/x.png": b"", "b/y.png": b"x"}, r"none of the 2 files in .* is a readable image \(a/x.png is empty\)"),
