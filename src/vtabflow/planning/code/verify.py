@@ -159,7 +159,7 @@ def _extract(commit: str, folder: Path) -> None:
 def _run(source: Path, work: Path, case: Case, scores: Path | None = None) -> None:
     """Run a case in the folder `work` with the package in `source`; with `scores`, its page of the scores there."""
     for number, name in enumerate(("verify-task", "verify-upstream")):
-        _draw(work / name, number)
+        draw(work / name, number)
     write_json(work / "params.yaml", case.study())  # JSON is YAML
     _command(source, work, "check", "params.yaml")
     for step in STEPS[: STEPS.index(case.last) + 1]:
@@ -180,7 +180,7 @@ def _command(source: Path, work: Path, *arguments: str) -> None:
         raise RunError(f"`vtabflow {' '.join(arguments)}` failed with the code in {source}: {reason}")
 
 
-def _draw(folder: Path, seed: int) -> None:
+def draw(folder: Path, seed: int) -> None:
     """30 images of noise in each of 4 classes."""
     from PIL import Image
 
