@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from vtabflow.planning import catalogue
+from vtabflow.planning import catalogue, tasks
+from vtabflow.prepare.tfds.datasets import datasets
+from vtabflow.prepare.tfds.splits import expressions, parts
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -94,6 +96,30 @@ def test_the_table_of_methods_is_whole():
     rows = re.findall(r"(?m)^\| `([\w-]+)`[^|]*\| ([\w-]+) \| `([\w-]+)` \|", prose(DOCS / "methods/README.md"))
     table = {method: (family, network) for method, family, network in rows}
     assert table == {name: (info.family, info.network("resnet50v2")) for name, info in catalogue.methods().items()}
+
+
+def row_of(section: str, task: str) -> str:
+    """The row of a task in a table of docs/protocol.md."""
+    text = prose(DOCS / "protocol.md").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    cells = {row: re.split(r", | \(", row.split("|")[1].strip()) for row in text.splitlines() if row.startswith("|")}
+    rows = [row for row, names in cells.items() if task in names]
+    assert len(rows) == 1, f"{section}: {len(rows)} rows of {task}"
+    return rows[0]
+
+
+@pytest.mark.parametrize("task", tasks.vtab().values(), ids=lambda task: task.id)
+def test_the_tables_of_tasks_are_those_of_the_code(task):
+    dataset = datasets()[task.dataset]
+    row = row_of("Data", task.display)
+    builder = f"{dataset.builder}/{dataset.config}" if dataset.config else dataset.builder
+    assert f"| {task.group} | `{builder}` {dataset.version} |" in row
+    assert str(task.classes) in re.findall(r"\d+", row.split("|")[4])
+    assert bool(dataset.manual_downloads) == ("manual download" in row)
+    assert dataset.split is not None
+    cut, split_row = expressions(dataset.split, dataset.counts), row_of("Splits", task.display)
+    assert f"| `{cut['train']}`; `{cut['val']}`; `{cut['test']}` |" in split_row
+    counts = [last - first for _, first, last in parts(dataset.split, dataset.counts).values()]
+    assert f"| {' / '.join(f'{count:,}' for count in counts)} |" in split_row
 
 
 def test_files_cite_only_pages_that_exist():
