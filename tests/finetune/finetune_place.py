@@ -159,3 +159,15 @@ def result(cell: CellSpec) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     score = read_json(f"{cell.folder}/score.json")
     with np.load(f"{cell.folder}/predictions.npz", allow_pickle=False) as arrays:
         return score, dict(arrays)
+
+
+def same(one, other):
+    """Accuracy, predictions, trials and selection; not the times."""
+    (score, arrays), (other_score, other_arrays) = one, other
+    kept = ("status", "accuracy", "selected", "n_train", "n_val", "n_test")
+    assert {name: score[name] for name in kept} == {name: other_score[name] for name in kept}
+    for a, b in zip(score["trials"], other_score["trials"], strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    assert arrays.keys() == other_arrays.keys()
+    for name in arrays:
+        np.testing.assert_array_equal(arrays[name], other_arrays[name])

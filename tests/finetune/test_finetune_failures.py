@@ -76,10 +76,11 @@ def test_an_encoder_that_failed_fails_its_cells_without_training(place, monkeypa
     make_encoder("broken", 0, status="failed")
     Path("results/encoders/broken/k/encoder.safetensors").unlink()
     monkeypatch.setattr(loop.Learner, "fit", None)
-    cell = place.cell("broken")
+    cell = place.cell("broken", precision="bfloat16")
     step.run(place.job(cell))
     score = read_json(f"{cell.folder}/score.json")
     assert score["status"] == "failed" and score["reason"].startswith("encoder failed: ") and score["trials"] == []
+    assert score["peak_memory_bytes"] is None and score["precision"] == "bfloat16"
 
 
 def test_weights_of_another_architecture_are_named(place):
@@ -104,6 +105,9 @@ def test_weights_of_another_architecture_are_named(place):
         assert word in str(caught.value)
     assert [step.is_complete(cell) for cell in cells] == [True, False, True], "the others go on"
     assert not Path("results/jobs/p.json").exists()
+    save_file(build("resnet-small", 1).state_dict(), path)
+    with pytest.raises(UserError, match="its SHA-256 has changed"):
+        step.run(place.job(cells[1]))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="not a whole safetensors file"):
         step.run(place.job(cells[1]))

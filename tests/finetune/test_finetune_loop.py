@@ -1,4 +1,4 @@
-"""The loop against independent arithmetic: optimiser, schedule, order, input, loss at the start."""
+"""The loop against independent arithmetic: optimiser, losses, the state that each training starts from, noise."""
 
 import copy
 import math
@@ -11,22 +11,18 @@ from torch import nn
 
 from vtabflow.contracts.results import EncoderInput
 from vtabflow.contracts.specs import FinetuneSettings
-from vtabflow.errors import UserError
-from vtabflow.finetune import cell, data
+from vtabflow.finetune import cell
 from vtabflow.finetune.data import (
     FeatureSource,
     ImageSource,
     LabelledDataset,
-    checked_labels,
     make_preprocess,
     shuffled_order,
 )
-from vtabflow.finetune.encoder import state_differences
+from vtabflow.finetune.encoder import extract_features, state_differences
 from vtabflow.finetune.loop import Learner, MomentumSGD
 from vtabflow.finetune.sweep import planned_images
-from vtabflow.methods.augment import standardise, to_float
 from vtabflow.networks.registry import build
-from vtabflow.runtime.schedule import Schedule
 
 CPU = torch.device("cpu")
 
@@ -49,22 +45,6 @@ def settings(**changes):
         resize="legacy",
     )
     return replace(own, **changes)
-
-
-def test_schedule_of_the_published_runs():
-    """As task_adaptation's: step 300 still has the old rate, 301 the new; with warm-up, step 0 has rate 0."""
-    plain = Schedule(0.01, 1000, decay_at=(0.3, 0.6, 0.9))
-    assert [plain.rate(step) for step in (0, 300)] == [0.01, 0.01]
-    assert plain.rate(301) == pytest.approx(0.001, rel=1e-12)
-    assert [round(math.log10(plain.rate(step))) for step in (600, 601, 900, 901, 999)] == [-3, -4, -4, -5, -5]
-    warm = Schedule(0.01, 1000, warmup=0.08, decay_at=(0.3, 0.6, 0.9))
-    assert warm.rate(0) == 0.0
-    assert warm.rate(20) == pytest.approx(0.0025, rel=1e-12)
-    assert warm.rate(79) < warm.rate(80) == 0.01
-    # A fraction that is not exact in binary must not move the boundary by a step.
-    thirds = Schedule(1.0, 60, decay_at=(0.3333333333, 0.6666666667))
-    assert [thirds.rate(step) for step in (20, 40)] == [1.0, 0.1]
-    assert thirds.rate(21) == 0.1 and thirds.rate(41) == pytest.approx(0.01)
 
 
 def reference_sgd(vectors, labels, classes, order, batch, schedule, momentum, decay):
@@ -138,22 +118,6 @@ def test_first_loss_is_the_logarithm_of_the_classes(classes):
     assert float(loss) == pytest.approx(math.log(classes), rel=2e-7)
 
 
-@pytest.mark.parametrize(("examples", "batch", "steps"), [(10, 3, 20), (5, 12, 4), (8, 8, 3), (1, 4, 2)])
-def test_order_is_whole_passes_cut_into_batches(examples, batch, steps):
-    order = shuffled_order(examples, batch, steps, 3)
-    assert order.shape == (steps * batch,) and order.dtype == torch.int64
-    passes = order.split(examples)
-    for one in passes[:-1]:
-        assert one.sort().values.tolist() == list(range(examples))
-    assert len(set(passes[-1].tolist())) == len(passes[-1])
-    if examples > 4:
-        assert len({tuple(one.tolist()) for one in passes[:-1]}) == len(passes) - 1, "passes are reshuffled"
-        assert not torch.equal(order, shuffled_order(examples, batch, steps, 4))
-    assert torch.equal(order, shuffled_order(examples, batch, steps, 3))
-    # A longer schedule of one seed begins as the shorter one.
-    assert torch.equal(order, shuffled_order(examples, batch, 2 * steps, 3)[: steps * batch])
-
-
 def test_every_training_starts_from_the_encoder(monkeypatch):
     """Trunk (moving averages too), head, momentum and order begin anew: a second fit of one seed repeats the first."""
     network = build("resnet-small", 1)
@@ -201,66 +165,6 @@ def test_a_rate_that_is_too_high_is_found():
     assert fit.loss is None and "not finite at step" in str(fit.reason)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_what_the_network_sees(channels):
-    rng = np.random.default_rng(0)
-    raw = rng.integers(0, 256, (2, 16, 16, channels), dtype=np.uint8)
-    expected_input = EncoderInput(16, -1.0, 1.0, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), standardise=False)
-    seen = make_preprocess(16, "legacy", expected_input, CPU)(torch.from_numpy(raw.copy()))
-    expected = (np.broadcast_to(raw, (2, 16, 16, 3)) / 255.0 * 2.0 - 1.0 - [0.1, 0.2, 0.3]) / [0.5, 0.25, 2.0]
-    np.testing.assert_allclose(seen.numpy(), expected.transpose(0, 3, 1, 2), atol=3e-6)
-    assert seen.is_contiguous(memory_format=torch.channels_last) and seen.dtype == torch.float32
-    unit = make_preprocess(16, "legacy", UNIT, CPU)(torch.from_numpy(raw))
-    assert np.array_equal(
-        unit.numpy(), np.broadcast_to(raw.astype(np.float32) / np.float32(255), (2, 16, 16, 3)).transpose(0, 3, 1, 2)
-    )
-
-
-def test_preprocessing_standardises_each_image_as_its_pretraining_did():
-    """The same numbers as the augmentation's, grey images included."""
-    raw = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8))
-    expected = EncoderInput(16, -1.0, 1.0, None, None, standardise=True)
-    for images in (raw, raw[..., :1], torch.full_like(raw, 7)):
-        seen = make_preprocess(16, "legacy", expected, CPU)(images)
-        torch.testing.assert_close(seen, standardise(to_float(images)), atol=1e-5, rtol=1e-5)
-
-
-def test_preprocessing_resizes_on_the_byte_scale():
-    """2 px to 4 px, legacy: no half-pixel shift, so source coordinates are 0, 0.5, 1, 1.5 and the last is repeated."""
-    raw = torch.tensor([[0, 100], [100, 200]], dtype=torch.uint8).reshape(1, 2, 2, 1)
-    seen = make_preprocess(4, "legacy", UNIT, CPU)(raw)
-    assert seen.shape == (1, 3, 4, 4)
-    row = torch.tensor([0.0, 50.0, 100.0, 100.0])
-    assert torch.allclose(seen[0, 1] * 255, row[None, :] + row[:, None], atol=1e-4)
-
-
-def test_images_that_do_not_fit_are_streamed_alike(monkeypatch):
-    rng = np.random.default_rng(0)
-    parts = [rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8) for count in (9, 6)]
-    labels = torch.arange(15)
-    order = shuffled_order(15, 4, 9, 2)
-    resident = LabelledDataset(ImageSource(parts, CPU), labels, lambda raw: raw)
-    monkeypatch.setattr(data, "RESIDENT_ON_CPU", 0)
-    streamed = LabelledDataset(ImageSource(parts, CPU), labels, lambda raw: raw)
-    assert streamed.source.resident is None and resident.source.resident is not None
-    joined = np.concatenate(parts)
-    for one, other, rows in zip(resident.batches(order, 4), streamed.batches(order, 4), order.split(4), strict=True):
-        assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
-        assert np.array_equal(one[0].numpy(), joined[rows.numpy()])
-    val = streamed[9:]
-    assert len(val) == 6 and val.labels.tolist() == list(range(9, 15)) and len(streamed[:9]) == 9
-    assert val[2:].first == 11
-    whole = torch.cat([raw for raw, _ in val.batches(torch.arange(6), 4)])
-    assert np.array_equal(whole.numpy(), parts[1])
-
-
-def test_labels_outside_the_classes_are_refused():
-    assert checked_labels(np.array([0, 2, 1]), 3, 2, "x").tolist() == [0, 2]
-    for labels, rows in (([0, 3], 2), ([-1, 0], 2), ([0], 2), ([], 0)):
-        with pytest.raises(UserError, match="store s"):
-            checked_labels(np.array(labels, dtype=np.int64), 3, rows, "store s")
-
-
 def test_differences_of_weights_are_named():
     expected = {"a": torch.zeros(2, 3), "b": torch.zeros(1), "c": torch.zeros(4)}
     weights = {"a": torch.zeros(2, 3), "c": torch.zeros(5), "d": torch.zeros(1)}
@@ -295,6 +199,52 @@ def test_compilation_depends_on_the_cell_alone(monkeypatch):
     for _ in range(2):
         assert resources.forward("resnet-small", images, 224) is resources.network("resnet-small")
     assert asked == [(35000 * 512, 224)] * 2 and len(compiled) == 1
+
+
+def test_a_diverged_training_is_stopped_early():
+    """At the next look at the losses, which comes every 250 steps."""
+    learner = Learner(nn.Identity(), nn.Identity(), {}, 3, 2, settings(), CPU)
+    examples = LabelledDataset(FeatureSource(torch.full((8, 3), 1e30)), torch.arange(8) % 2, lambda x: x)
+    counted = []
+    fit = learner.fit(examples, learner.schedule(1e9, 700), 0, counted.append)
+    assert "not finite at step" in str(fit.reason) and counted == [7] * 250
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_outputs_that_are_not_finite_are_no_predictions(value):
+    learner = Learner(nn.Identity(), nn.Identity(), {}, 3, 2, settings(), CPU)
+    features = torch.zeros(9, 3)
+    learner.reset()
+    assert learner.predict(LabelledDataset(FeatureSource(features), torch.zeros(9), lambda x: x)).tolist() == [0] * 9
+    features[8, 1] = value
+    assert learner.predict(LabelledDataset(FeatureSource(features), torch.zeros(9), lambda x: x)) is None
+
+
+class SeesPrecision(nn.Module):
+    """A network that records in which precision it is called; the head is to be called in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.seen = nn.Linear(3, 4), []
+
+    def forward(self, x):
+        features = self.layer(x.mean((2, 3)))
+        self.seen.append(features.dtype)
+        return features
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_the_network_runs_in_the_precision_of_the_settings(precision, dtype):
+    """In training steps, predictions and the features of linear evaluation; head and features stay in float32."""
+    network = SeesPrecision()
+    learner = Learner(network, network, dict(network.state_dict()), 4, 2, settings(precision=precision), CPU)
+    images = ImageSource([np.full((7, 8, 8, 3), 200, np.uint8)], CPU)
+    examples = LabelledDataset(images, torch.zeros(7, dtype=torch.int64), make_preprocess(8, "legacy", UNIT, CPU))
+    learner.fit(examples, learner.schedule(0.1, 2), 0)
+    learner.predict(examples)
+    features = extract_features(network, examples, 7, learner.precision)
+    assert network.seen == [dtype] * 4
+    assert features.source.features.dtype == learner.head.weight.dtype == torch.float32
 
 
 class Dropout(nn.Module):

@@ -1,41 +1,30 @@
-"""Whole cells on the disk: what is written, when test examples are read, kills, jobs, linear evaluation."""
+"""Whole cells on the disk: what is written, when test examples are read, jobs, budgets, linear evaluation."""
 
+import gc
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from finetune_place import COUNTS, make_store, result, with_store
+from finetune_place import COUNTS, make_store, result, same, with_store
 from torch import nn
 
+from vtabflow.contracts.results import EncoderInput
 from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
 from vtabflow.finetune import cell as cell_module
-from vtabflow.finetune import loop, step, sweep
-from vtabflow.finetune.data import shuffled_order
+from vtabflow.finetune import step, sweep
+from vtabflow.finetune.data import LabelledDataset, make_preprocess, read_labels, shuffled_order
 from vtabflow.finetune.encoder import initial_weights, read_card
 from vtabflow.networks.registry import blank, build
 from vtabflow.prepare.store import Store
-from vtabflow.runtime.files import read_json, write_json
-
-
-def same(one, other):
-    """Accuracy, predictions, trials and selection; not the times."""
-    (score, arrays), (other_score, other_arrays) = one, other
-    kept = ("status", "accuracy", "selected", "n_train", "n_val", "n_test")
-    assert {name: score[name] for name in kept} == {name: other_score[name] for name in kept}
-    for a, b in zip(score["trials"], other_score["trials"], strict=True):
-        assert {**a, "seconds": 0} == {**b, "seconds": 0}
-    assert arrays.keys() == other_arrays.keys()
-    for name in arrays:
-        np.testing.assert_array_equal(arrays[name], other_arrays[name])
+from vtabflow.runtime.files import read_json, seed_of, write_json
+from vtabflow.runtime.progress import Progress
 
 
 def test_a_cell(place, capsys):
@@ -64,8 +53,9 @@ def test_a_cell(place, capsys):
         np.testing.assert_array_equal(arrays[f"{split}_true"], labels)
     counts = [score[name] for name in ("n_train", "n_val", "n_trainval", "n_test")]
     assert counts == [96, 40, 136, 56]
+    assert score["seconds"] > sum(trial["seconds"] for trial in score["trials"])
     assert score["images_per_second"] > 0 and 0 < score["outside_network"] < 1 and score["peak_memory_bytes"] > 2**20
-    assert {"python", "torch", "numpy"} <= score["versions"].keys() and score["machine"]["name"]
+    assert {"python", "torch", "numpy", "safetensors"} <= score["versions"].keys() and score["machine"]["name"]
     assert score["precision"] == ("bfloat16" if torch.cuda.is_available() else "float32")
     assert not Path(cell.scratch).exists()
     lines = capsys.readouterr().out.strip().splitlines()
@@ -135,122 +125,6 @@ def test_selection_does_not_depend_on_the_test(place):
     np.testing.assert_array_equal(arrays["test_pred"], other_arrays["test_pred"])
 
 
-class Killed(BaseException):
-    pass
-
-
-class KillAfterCalls:
-    """Raises Killed at the `left`-th call from now of the functions that it wraps; never if `left` is 0."""
-
-    left = 0
-
-    def count(self):
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
-
-    def before(self, function):
-        return lambda *args, **more: (self.count(), function(*args, **more))[1]
-
-    def after(self, function):
-        return lambda *args, **more: (function(*args, **more), self.count())[0]
-
-
-@pytest.mark.parametrize("evaluation", ["finetune", "linear"])
-def test_killed_at_random_moments_and_resumed(place, monkeypatch, evaluation):
-    """Wherever it is stopped (in a step, a prediction, between two files), the end is that of an undisturbed run."""
-    cell = place.cell(evaluation=evaluation)
-    step.run(place.job(cell))
-    undisturbed = result(cell)
-    rng = random.Random(evaluation)
-    kill = KillAfterCalls()
-    monkeypatch.setattr(loop.Learner, "step", kill.before(loop.Learner.step))
-    monkeypatch.setattr(loop.Learner, "predict", kill.after(loop.Learner.predict))
-    for module in (sweep, cell_module):
-        monkeypatch.setattr(module, "write_with", kill.after(module.write_with))
-        monkeypatch.setattr(module, "write_json", kill.before(module.write_json))
-    kills = 0
-    for round_ in range(4):
-        again = replace(cell, folder=f"results/again/{round_}", scratch=f"scratch/again/{round_}")
-        while not step.is_complete(again):
-            kill.left = rng.randrange(1, 30)
-            try:
-                step.run(place.job(again))
-            except Killed:
-                kills += 1
-                assert not Path(f"{again.folder}/score.json").exists()
-        kill.left = 0
-        same(undisturbed, result(again))
-        assert sorted(os.listdir(again.folder)) == ["predictions.npz", "score.json"]
-    assert kills >= 4
-
-
-def test_finished_trials_are_not_run_again(place, monkeypatch):
-    cell = place.cell()
-    runs = []
-    real = sweep.run_trial
-
-    def run_trial(cell, learner, train, val, rate, steps, progress):
-        if len(runs) == 3:
-            raise KeyboardInterrupt
-        runs.append((rate, steps))
-        return real(cell, learner, train, val, rate, steps, progress)
-
-    monkeypatch.setattr(sweep, "run_trial", run_trial)
-    with pytest.raises(KeyboardInterrupt):
-        step.run(place.job(cell))
-    assert runs == [(0.1, 3), (0.1, 6), (0.01, 3)]
-    runs.clear()
-    step.run(place.job(cell))
-    assert runs == [(0.01, 6)]
-
-
-def test_failed_trials_are_not_run_again(place, monkeypatch):
-    """A trial that diverged is finished: a resumed cell takes it as it was recorded."""
-    cell = place.cell(learning_rates=[1e9, 0.01], steps=[12, 3])
-    fits = []
-    real = loop.Learner.fit
-
-    def fit(self, examples, schedule, *args):
-        if len(fits) == 3:
-            raise KeyboardInterrupt
-        fits.append((schedule.learning_rate, schedule.steps))
-        return real(self, examples, schedule, *args)
-
-    monkeypatch.setattr(loop.Learner, "fit", fit)
-    with pytest.raises(KeyboardInterrupt):
-        step.run(place.job(cell))
-    recorded = read_json(f"{cell.scratch}/trial-0.json")
-    assert recorded["status"] == "failed" and fits == [(1e9, 12), (1e9, 3), (0.01, 12)]
-    fits.clear()
-    step.run(place.job(cell))
-    score, _ = result(cell)
-    assert fits == [(0.01, 3), (0.01, score["selected"]["steps"])], "the trial that was missing, and the last training"
-    assert score["trials"][0] == recorded
-
-
-def test_sigterm_leaves_finished_trials_and_no_compiler(place):
-    """A real process, ended in its second trial. It must not have imported torch._dynamo, 3 to 5 s of every process."""
-    cell = place.cell(learning_rates=[0.1], steps=[2, 100_000])
-    write_json("spec.json", to_json(place.job(cell)))
-    code = (
-        "import sys; from vtabflow.cli import main\n"
-        "try: sys.exit(main(['finetune', '--gpus', '0', '--spec', 'spec.json']))\n"
-        "finally: print('compiler' if 'torch._dynamo' in sys.modules else 'lean', flush=True)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(source()), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-    saved = Path(cell.scratch) / "trial-0.json"
-    deadline = time.monotonic() + 60
-    while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 130 and out.strip() == "lean"
-    assert sorted(os.listdir(cell.scratch)) == ["trial-0.json", "trial-0.npz"]
-    assert not Path(cell.folder).exists() and not Path("results/jobs/p.json").exists()
-
-
 def test_a_result_does_not_depend_on_its_job(place):
     """Alone, or after other methods, tasks, budgets and a diverged cell; from-scratch too."""
     cells = [
@@ -278,6 +152,41 @@ def test_images_are_loaded_and_networks_built_once(place, monkeypatch):
     assert sorted(opened) == ["test", "train", "val"] and len(built) == 1
 
 
+def test_images_of_one_store_at_a_time_are_kept(place, monkeypatch):
+    """Cells of two stores that alternate in their job: each store is loaded once, and the first is freed."""
+    make_store("data/stores/other/k", COUNTS, channels=3)
+    cells = [with_store(place.cell(m, steps=[2]), f"data/stores/{s}/k") for m in "ab" for s in ("toy", "other")]
+    cells = [replace(cell, folder=f"results/scores/{number}") for number, cell in enumerate(cells)]
+    opened, freed = [], []
+    whole = Store.images
+    monkeypatch.setattr(Store, "images", lambda self, split: opened.append((self.folder, split)) or whole(self, split))
+    step.run(place.job(*cells))
+    assert len(opened) == len(set(opened)) == 6
+    resources = cell_module.CellResources()
+    for name in ("toy", "other"):
+        images = resources.images(resources.store(f"data/stores/{name}/k"), {"test": 10})
+        assert images is resources.images(resources.store(f"data/stores/{name}/k"), {"test": 10})
+        freed.append(weakref.ref(images))
+    del images
+    gc.collect()
+    assert [reference() is None for reference in freed] == [True, False]
+
+
+def test_progress_counts_what_is_left_to_train(place):
+    """After the sweep the last training is left, whether a trial was run or was finished before."""
+    cell = place.cell()
+    resources = cell_module.CellResources()
+    learner, _ = cell_module._learner(cell, read_card(cell.encoder.folder), resources)
+    store, rows = resources.store(cell.store.folder), {"train": 96, "val": 40}
+    labels = read_labels(store, cell.task, rows, cell.classes).to(resources.device)
+    preprocess = make_preprocess(16, "legacy", EncoderInput(16, -1.0, 1.0, None, None, False), resources.device)
+    trainval = LabelledDataset(resources.images(store, rows), labels, preprocess)
+    for finished in (0, 4):
+        progress = Progress(cell.name, sweep.planned_images(cell.settings))
+        assert len(sweep.sweep(cell, learner, trainval[:96], trainval[96:], progress)) == 4
+        assert progress.total - progress.done == 6 * 16, f"{finished} trials were finished before"
+
+
 def test_a_seed_varies_the_initialisation_from_scratch_only(place):
     """Card seeded: weights are drawn by the cell's seed; otherwise they are the file's."""
     network = build("resnet-small", 3)
@@ -286,7 +195,7 @@ def test_a_seed_varies_the_initialisation_from_scratch_only(place):
     def weights(folder, seed):
         return initial_weights(read_card(folder), folder, network, seed)["stem.weight"]
 
-    assert torch.equal(weights(scratch, 0), weights(scratch, 0))
+    assert torch.equal(weights(scratch, 0), build("resnet-small", seed_of(0, "init")).stem.weight)
     assert not torch.equal(weights(scratch, 0), weights(scratch, 1))
     assert torch.equal(weights(a, 0), weights(a, 1)) and torch.equal(
         weights(a, 0), build("resnet-small", 0).stem.weight
@@ -329,20 +238,25 @@ def test_linear_evaluation_against_a_direct_computation(place):
         nn.init.zeros_(head.bias)
         groups = [{"params": [head.weight], "weight_decay": 0.01}, {"params": [head.bias]}]
         optimiser = torch.optim.SGD(groups, lr=0.05, momentum=0.9)
+        losses = []
         for number, rows in enumerate(shuffled_order(len(x), 16, 20, sweep.order_seed(cell, 0.05, 20)).split(16)):
             for group in optimiser.param_groups:
                 group["lr"] = 0.05 if number <= 10 else 0.005
             optimiser.zero_grad()
-            nn.functional.cross_entropy(head(x[rows]), y[rows]).backward()
+            loss = nn.functional.cross_entropy(head(x[rows]), y[rows])
+            loss.backward()
             optimiser.step()
-        return head
+            losses.append(loss.item())
+        return head, np.mean(losses[-2:])
 
     train, val = features("train"), features("val")
-    head = trained(train, labels("train"))
+    head, loss = trained(train, labels("train"))
+    assert score["trials"][0]["train_loss"] == pytest.approx(loss, rel=1e-3)
     assert score["selected"]["val_accuracy"] == pytest.approx(
         float((head(val).argmax(1) == labels("val")).float().mean())
     )
-    head = trained(torch.cat([train, val]), torch.cat([labels("train"), labels("val")]))
+    head, loss = trained(torch.cat([train, val]), torch.cat([labels("train"), labels("val")]))
+    assert score["selected"]["train_loss"] == pytest.approx(loss, rel=1e-3), "the order too is that of the setting"
     np.testing.assert_array_equal(arrays["test_pred"], head(features("test")).argmax(1).numpy())
     assert score["evaluation"] == "linear"
 

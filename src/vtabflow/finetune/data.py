@@ -151,7 +151,7 @@ def make_preprocess(size: int, kind: str, expected: EncoderInput, device: torch.
 
     def preprocess(raw: Tensor) -> Tensor:
         x = resize(raw, size, kind)
-        x = x.div(255.0) if x is raw else x.div_(255.0)  # float images that have the size already are the source's own
+        x = x.div(255.0) if x is raw else x.div_(255.0)  # the argument stays as it is
         if high - low != 1.0:
             x.mul_(high - low)
         if low != 0.0:
