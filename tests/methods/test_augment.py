@@ -135,7 +135,7 @@ def test_range_and_determinism(generator):
     assert not torch.equal(first, augment.inception_preprocess(images, 16, make_rng(2)))
 
 
-def test_plain_keeps_an_image_of_the_size_and_resizes_others():
+def test_images_of_the_size_are_kept_and_others_resized():
     images = random_images(2, 8, 1)
     assert torch.equal(augment.resized(images, 8)[:, 0], images[..., 0].float().mul(2 / 255).sub(1))
     assert augment.resized(images, 4).shape == (2, 3, 4, 4)
