@@ -104,13 +104,15 @@ def table(tasks: list[str], train: int, size: int, steps: int) -> None:
     print("| task | group | classes | chance | linear | net | ms/image |")
     print("|---|---|---:|---:|---:|---:|---:|")
     # The images of the last module, which several tasks may share.
-    held: dict[str, tuple] = {}
+    images_of: dict[str, tuple] = {}
     for task in tasks:
         module, classes = every[task]
-        if module not in held:
+        if module not in images_of:
             dataset = dataset_of(task)
-            held = {module: (drawn(module, dataset, "train", train, size), drawn(module, dataset, "test", TEST, size))}
-        (images, labels, spent), (test_images, test_labels, _) = held[module]
+            images_of = {
+                module: (drawn(module, dataset, "train", train, size), drawn(module, dataset, "test", TEST, size))
+            }
+        (images, labels, spent), (test_images, test_labels, _) = images_of[module]
 
         def tensors(pixels, truth):
             x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
@@ -181,7 +183,7 @@ def main() -> None:
     first.add_argument("--train", type=int, default=5000, help="training images")
     first.add_argument("--size", type=int, default=32, help="pixels")
     first.add_argument("--steps", type=int, default=400, help="training steps of 128 images")
-    second = commands.add_parser("sheet", help="a picture with one sample of every class")
+    second = commands.add_parser("sheet", help="an image with one sample of every class")
     second.add_argument("file", type=Path)
     for command in (first, second):
         command.add_argument("--tasks", nargs="+", choices=sorted(every), metavar="ID", default=sorted(every))

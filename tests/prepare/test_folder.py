@@ -160,7 +160,7 @@ def test_only_the_rows_of_1k(tmp_path):
     data = {f"{split}/{i % 2}/{i}.png": encoded(noise(4, 4)) for split, n in counts.items() for i in range(n)}
     data["train/0/cut.png"] = encoded(noise(4, 4))[:60]
     path = write_files(tmp_path / "in", data)
-    # 821 headers can be read, one of them before a broken picture: it leaves a gap and no other moves.
+    # 821 headers can be read, one of them before a broken image: it leaves a gap and no other moves.
     few, every = prepared(path, tmp_path / "0", rows="1k"), prepared(path, tmp_path / "1")
     assert few.manifest.counts == {"train": 800, "val": 200, "test": 30}
     assert every.manifest.counts == counts

@@ -1,4 +1,4 @@
-"""One image file: every mode that Pillow writes, and every way of being no picture."""
+"""One image file: every mode that Pillow writes, and every way of being no image."""
 
 import contextlib
 import io
@@ -88,7 +88,7 @@ def test_an_animation_gives_its_first_frame():
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_gives_no_picture_says_why(name):
+def test_what_gives_no_image_says_why(name):
     data, reason = BROKEN[name]
     with pytest.raises(images.Unreadable, match=reason):
         images.decode(data)

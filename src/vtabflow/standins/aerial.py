@@ -38,15 +38,15 @@ class AerialImage:
         mix = np.clip(0.5 + contrast * (noise(self.rng, self.size, cells, octaves) - 0.5), 0, 1)[..., None]
         self.image = first * (1 - mix) + second * mix
 
-    def lay(self, distance: Array, colour: Array, opacity: float = 1.0) -> None:
-        """Lay a colour where `distance` (size, size) in image widths is negative."""
+    def fill(self, distance: Array, colour: Array, opacity: float = 1.0) -> None:
+        """Fill with a colour where `distance` (size, size) in image widths is negative."""
         self.image = over(self.image, opacity * coverage(distance, self.size), colour)
 
     def block(self, u: Array, v: Array, half: tuple[float, float], colour: Array, shade: float = 0.02) -> None:
         """A rectangle about u = v = 0 with a shadow `shade` long to one side."""
         if shade:
-            self.lay(np.maximum(np.abs(u - shade) - half[0], np.abs(v - shade) - half[1]), np.full(3, 0.12), 0.6)
-        self.lay(np.maximum(np.abs(u) - half[0], np.abs(v) - half[1]), colour)
+            self.fill(np.maximum(np.abs(u - shade) - half[0], np.abs(v - shade) - half[1]), np.full(3, 0.12), 0.6)
+        self.fill(np.maximum(np.abs(u) - half[0], np.abs(v) - half[1]), colour)
 
     def band(self, half: float, bend: float, waves: float = 1.2, offset: float = 0.0) -> Array:
         """Distance to a band along u that swings by `bend` to either side, `waves` times across the image."""
@@ -56,9 +56,9 @@ class AerialImage:
 
     def road(self, distance: Array, half: float, colour: Array = TAR, line: bool = True) -> None:
         """A road from a band's `distance`, with a pale line along its middle."""
-        self.lay(distance, colour)
+        self.fill(distance, colour)
         if line:
-            self.lay(distance + half - 0.06 * half - 0.002, WHITE, 0.75)
+            self.fill(distance + half - 0.06 * half - 0.002, WHITE, 0.75)
 
     def dots(
         self,
@@ -119,7 +119,7 @@ class AerialImage:
         furrows *= 0.9 + 0.2 * noise(self.rng, self.size, 8, 2)
         self.image = kinds[table[i % 16, j % 16]] * furrows[..., None]
         edge = np.minimum(0.5 - np.abs(p % 1 - 0.5), 0.5 - np.abs(q % 1 - 0.5)) / max(across, along)
-        self.lay(edge - 0.006, self.tree, 0.5)
+        self.fill(edge - 0.006, self.tree, 0.5)
 
     def near(self, reach: float = 0.1) -> tuple[Array, Array]:
         """Coordinates about a point near the centre."""
@@ -156,16 +156,18 @@ class AerialImage:
             sweep = np.maximum(np.abs(a - 0.05 + 0.55 * b) - 0.09 + 0.09 * b, b - 0.48)
             tail = np.maximum(np.abs(a + 0.42 + 0.5 * b) - 0.05, b - 0.18)
             body = np.hypot(np.maximum(np.abs(a) - 0.42, 0), b) - 0.06
-            self.lay(length * np.minimum(np.minimum(sweep, tail), body), colour, alpha)
+            self.fill(length * np.minimum(np.minimum(sweep, tail), body), colour, alpha)
 
     def boat(self, u: Array, v: Array, length: float, colour: Array, wake: float = 0.0) -> None:
         """A boat that points along u, about `length` long, with a wake of `wake` times its length."""
         a, b = u / length, np.abs(v) / length
         if wake:
-            self.lay(length * np.maximum(b - 0.05 + 0.16 * (a + 0.4), np.maximum(a + 0.4, -a - 0.4 - wake)), WHITE, 0.5)
+            self.fill(
+                length * np.maximum(b - 0.05 + 0.16 * (a + 0.4), np.maximum(a + 0.4, -a - 0.4 - wake)), WHITE, 0.5
+            )
         hull = np.maximum(b - 0.13 * np.clip(1.6 - 2.2 * np.abs(a), 0, 1), np.abs(a) - 0.5)
-        self.lay(length * hull, colour)
-        self.lay(length * np.maximum(np.abs(a + 0.2) - 0.12, b - 0.08), WHITE)
+        self.fill(length * hull, colour)
+        self.fill(length * np.maximum(np.abs(a + 0.2) - 0.12, b - 0.08), WHITE)
 
     def houses(self, n: float, share: float, half: tuple[float, float], jitter: float, palette: Array = ROOFS) -> None:
         """Rows of about `n` houses across, with roofs of the colours `palette` (n, 3)."""
@@ -174,7 +176,7 @@ class AerialImage:
     def streets(self, n: float, half: float) -> None:
         """A grid of `n` streets across, of half width `half`."""
         for along in (self.u, self.v):
-            self.lay((0.5 - np.abs((along * n + self.rng.random()) % 1 - 0.5)) / n - half, GREY * 0.9)
+            self.fill((0.5 - np.abs((along * n + self.rng.random()) % 1 - 0.5)) / n - half, GREY * 0.9)
 
     def cars(self, distance: Array, share: float = 0.5, cells: tuple[float, float] = (11, 26)) -> None:
         """Cars within the strip where `distance` is negative."""
@@ -183,9 +185,9 @@ class AerialImage:
     def court(self, half: tuple[float, float], inner: Array, outer: Array) -> tuple[Array, Array]:
         """A marked court; returns the coordinates about its centre, (size, size) each."""
         u, v = self.near()
-        self.lay(box(u, v, half[0] + 0.06, half[1] + 0.06), outer)
-        self.lay(box(u, v, *half), inner)
-        self.lay(np.abs(box(u, v, *half)) - 0.007, WHITE)
+        self.fill(box(u, v, half[0] + 0.06, half[1] + 0.06), outer)
+        self.fill(box(u, v, *half), inner)
+        self.fill(np.abs(box(u, v, *half)) - 0.007, WHITE)
         return u, v
 
     def finish(self) -> Array:

@@ -35,7 +35,7 @@ def _highway(p: AerialImage) -> None:
     (p.fields(1.8, 1.4, 0.05) if p.rng.random() < 0.6 else _herbaceous(p))
     half = p.rng.uniform(0.03, 0.05)
     distance = p.band(half, p.rng.uniform(0, 0.08), 0.7, p.rng.uniform(-0.2, 0.2))
-    p.lay(distance - 0.02, 0.8 * p.green)
+    p.fill(distance - 0.02, 0.8 * p.green)
     p.road(distance, half, GREY * p.rng.uniform(0.75, 1.1))
     if p.rng.random() < 0.5:
         p.road(np.abs(p.u - p.rng.uniform(-0.25, 0.25)) - 0.015, 0.015, GREY, False)
@@ -69,7 +69,7 @@ def _permanent_crop(p: AerialImage) -> None:
         0.15,
     )
     if p.rng.random() < 0.6:
-        p.lay(np.abs(p.v - p.rng.uniform(-0.4, 0.4)) - 0.02, p.soil)
+        p.fill(np.abs(p.v - p.rng.uniform(-0.4, 0.4)) - 0.02, p.soil)
 
 
 def _residential(p: AerialImage) -> None:
@@ -79,7 +79,7 @@ def _residential(p: AerialImage) -> None:
     p.trees(n * 1.3, 0.15)
     for along in (p.u, p.v):
         at = (along + p.rng.random()) * n / 3
-        p.lay((0.5 - np.abs(at % 1 - 0.5)) * 3 / n - 0.016, GREY)
+        p.fill((0.5 - np.abs(at % 1 - 0.5)) * 3 / n - 0.016, GREY)
 
 
 def river(p: AerialImage) -> None:
@@ -89,14 +89,14 @@ def river(p: AerialImage) -> None:
         p.rng.uniform(0.05, 0.11), p.rng.uniform(0.05, 0.14), p.rng.uniform(0.6, 1.2), p.rng.uniform(-0.15, 0.15)
     )
     p.trees(14, 0.8, (distance < 0.05).astype(float))
-    p.lay(distance, p.water)
+    p.fill(distance, p.water)
 
 
 def _sea_lake(p: AerialImage) -> None:
     p.ground(p.water, 0.9 * p.water, 3, 3, 1.0)
     if p.rng.random() < 0.35:
         shore = p.v + p.rng.uniform(0.3, 0.45) + 0.15 * (noise(p.rng, p.size, 4, 2) - 0.5)
-        p.lay(shore, p.tree)
+        p.fill(shore, p.tree)
 
 
 KINDS: tuple[Callable[[AerialImage], None], ...] = (

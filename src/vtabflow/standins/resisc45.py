@@ -26,10 +26,10 @@ def _airplane(p: AerialImage) -> None:
 
 def _airport(p: AerialImage) -> None:
     p.wild()
-    p.lay(np.abs(p.v - 0.28) - 0.04, GREY)
-    p.lay(np.abs(p.v - 0.02) - 0.15, GREY * 1.1)
+    p.fill(np.abs(p.v - 0.28) - 0.04, GREY)
+    p.fill(np.abs(p.v - 0.02) - 0.15, GREY * 1.1)
     p.block(p.u, p.v + 0.26, (p.rng.uniform(0.2, 0.4), 0.07), SHEDS[0])
-    p.lay(np.abs(p.v - 0.28) - 0.005, WHITE)
+    p.fill(np.abs(p.v - 0.28) - 0.005, WHITE)
     for k in np.arange(int(p.rng.integers(2, 4))) - 1:
         p.plane(p.v - 0.05, p.u - 0.26 * k - p.rng.uniform(-0.04, 0.04), 0.22)
 
@@ -39,35 +39,35 @@ def _baseball_diamond(p: AerialImage) -> None:
     u, v = p.near()
     r = p.rng.uniform(0.32, 0.42)
     wedge = np.maximum(np.hypot(u + r / 2, v + r / 2) - 1.25 * r, -np.minimum(u, v) - 0.55 * r)
-    p.lay(wedge, LAWN)
-    p.lay(np.maximum(np.hypot(u + r / 2, v + r / 2) - 0.75 * r, -np.minimum(u, v) - 0.55 * r), CLAY)
-    p.lay(box(u + 0.2 * r, v + 0.2 * r, 0.22 * r, 0.22 * r), LAWN)
-    p.lay(disc(u + 0.2 * r, v + 0.2 * r, 0.06 * r), CLAY)
+    p.fill(wedge, LAWN)
+    p.fill(np.maximum(np.hypot(u + r / 2, v + r / 2) - 0.75 * r, -np.minimum(u, v) - 0.55 * r), CLAY)
+    p.fill(box(u + 0.2 * r, v + 0.2 * r, 0.22 * r, 0.22 * r), LAWN)
+    p.fill(disc(u + 0.2 * r, v + 0.2 * r, 0.06 * r), CLAY)
 
 
 def _basketball_court(p: AerialImage) -> None:
     p.town()
     paint = (CLAY, BLUE, LAWN, GREY)[p.rng.integers(4)]
     u, v = p.court((0.32, 0.18), paint, (LAWN, TAR, CLAY, BLUE)[p.rng.integers(4)])
-    p.lay(np.maximum(np.abs(u) - 0.006, np.abs(v) - 0.18), WHITE)
-    p.lay(np.abs(disc(u, v, 0.06)) - 0.006, WHITE)
-    p.lay(np.abs(disc(np.abs(u) - 0.32, v, 0.13)) - 0.006 + 9 * (np.abs(u) > 0.32), WHITE)
+    p.fill(np.maximum(np.abs(u) - 0.006, np.abs(v) - 0.18), WHITE)
+    p.fill(np.abs(disc(u, v, 0.06)) - 0.006, WHITE)
+    p.fill(np.abs(disc(np.abs(u) - 0.32, v, 0.13)) - 0.006 + 9 * (np.abs(u) > 0.32), WHITE)
 
 
 def _beach(p: AerialImage) -> None:
     p.ground(p.water, 1.1 * p.water, 4, 2)
     shore = p.shore(p.rng.uniform(-0.15, 0.15), 0.06)
-    p.lay(shore - 0.05, WHITE, 0.7)
-    p.lay(shore, SAND)
+    p.fill(shore - 0.05, WHITE, 0.7)
+    p.fill(shore, SAND)
     p.trees(14, 0.8, (shore < -p.rng.uniform(0.15, 0.25)).astype(float))
 
 
 def _bridge(p: AerialImage) -> None:
     p.ground(p.water, 0.9 * p.water, 4, 2)
     bank = p.rng.uniform(0.3, 0.4)
-    p.lay(bank - np.abs(p.u) + 0.1 * (noise(p.rng, p.size, 4, 2) - 0.5), p.green)
+    p.fill(bank - np.abs(p.u) + 0.1 * (noise(p.rng, p.size, 4, 2) - 0.5), p.green)
     half = p.rng.uniform(0.03, 0.06)
-    p.lay(np.abs(p.v - 0.03) - half, np.full(3, 0.1), 0.5)
+    p.fill(np.abs(p.v - 0.03) - half, np.full(3, 0.1), 0.5)
     p.road(np.abs(p.v) - half, half, GREY)
 
 
@@ -82,7 +82,7 @@ def _church(p: AerialImage) -> None:
     p.houses(4, 0.35, (0.2, 0.3), 1.0)
     u, v = p.near()
     roof = ROOFS[p.rng.integers(5)]
-    p.lay(box(u, v, 0.34, 0.26), GREY)
+    p.fill(box(u, v, 0.34, 0.26), GREY)
     p.block(u, v, (0.26, 0.08), roof, 0.03)
     p.block(u - 0.07, v, (0.07, 0.18), roof * 0.9, 0.03)
     p.block(u + 0.26, v, (0.05, 0.05), 0.5 * roof, 0.05)
@@ -126,35 +126,35 @@ def _freeway(p: AerialImage) -> None:
     half = p.rng.uniform(0.1, 0.15)
     distance = p.band(half, p.rng.uniform(0, 0.05), 0.5)
     p.road(distance, half, GREY)
-    p.lay(np.abs(distance + half * 0.5) - 0.004, WHITE)
+    p.fill(np.abs(distance + half * 0.5) - 0.004, WHITE)
     p.cars(distance + 0.02, 0.35)
 
 
 def _golf_course(p: AerialImage) -> None:
     p.ground(0.8 * LAWN, 0.65 * LAWN, 5)
     p.trees(12, 0.35)
-    p.lay(p.band(0.09, 0.12, 0.8, -0.15), 1.3 * LAWN)
+    p.fill(p.band(0.09, 0.12, 0.8, -0.15), 1.3 * LAWN)
     for _ in range(4):
         u, v = p.near(0.35)
-        p.lay(disc(u, 1.4 * v, p.rng.uniform(0.03, 0.06)), SAND * 1.1)
+        p.fill(disc(u, 1.4 * v, p.rng.uniform(0.03, 0.06)), SAND * 1.1)
 
 
 def _ground_track_field(p: AerialImage) -> None:
     p.town()
     u, v = p.near(0.05)
     ring = np.hypot(np.maximum(np.abs(u) - 0.17, 0), v) - 0.17
-    p.lay(ring - 0.09, (CLAY, CLAY, BLUE)[p.rng.integers(3)] * 1.1)
-    p.lay(np.abs(ring - 0.045) - 0.004, WHITE)
-    p.lay(ring, LAWN)
-    p.lay(np.abs(box(u, v, 0.16, 0.1)) - 0.004, WHITE)
+    p.fill(ring - 0.09, (CLAY, CLAY, BLUE)[p.rng.integers(3)] * 1.1)
+    p.fill(np.abs(ring - 0.045) - 0.004, WHITE)
+    p.fill(ring, LAWN)
+    p.fill(np.abs(box(u, v, 0.16, 0.1)) - 0.004, WHITE)
 
 
 def _harbor(p: AerialImage) -> None:
     p.ground(p.water, 0.9 * p.water, 5)
     n = p.rng.uniform(3, 4.5)
-    p.lay((0.5 - np.abs((p.v * n) % 1 - 0.5)) / n - 0.012, GREY * 1.1)
+    p.fill((0.5 - np.abs((p.v * n) % 1 - 0.5)) / n - 0.012, GREY * 1.1)
     p.dots((9, 2 * n), (0.011, 0.016), np.stack([WHITE, WHITE, 0.9 * BLUE]), 0.85, 2.4, 0.5, 0.006)
-    p.lay(np.abs(p.u) - 0.02, GREY * 1.1)
+    p.fill(np.abs(p.u) - 0.02, GREY * 1.1)
 
 
 def _intersection(p: AerialImage) -> None:
@@ -164,22 +164,22 @@ def _intersection(p: AerialImage) -> None:
     u, v = p.near()
     cross = np.minimum(np.abs(u), np.abs(v)) - half
     p.road(cross, half, TAR)
-    p.lay(np.maximum(np.abs(u), np.abs(v)) - half - 0.01, TAR)
+    p.fill(np.maximum(np.abs(u), np.abs(v)) - half - 0.01, TAR)
     p.cars(cross + 0.02, 0.2, (12, 12))
 
 
 def _island(p: AerialImage) -> None:
     p.ground(p.water, 0.9 * p.water, 4)
     shore = p.blob(p.rng.uniform(0.2, 0.33))
-    p.lay(shore - 0.03, SAND)
-    p.lay(shore, p.tree)
+    p.fill(shore - 0.03, SAND)
+    p.fill(shore, p.tree)
     p.trees(12, 0.7, (shore < 0).astype(float))
 
 
 def _lake(p: AerialImage) -> None:
     p.ground(p.tree, p.green, 5)
     p.trees(12, 0.6)
-    p.lay(p.blob(p.rng.uniform(0.22, 0.34)), p.water)
+    p.fill(p.blob(p.rng.uniform(0.22, 0.34)), p.water)
 
 
 def _meadow(p: AerialImage) -> None:
@@ -198,7 +198,7 @@ def _mobile_home_park(p: AerialImage) -> None:
     p.ground(GREY, 0.6 * GREY + 0.4 * p.green, 5)
     n = p.rng.uniform(4.5, 6)
     p.dots((n, 3.2 * n), (0.07 / n, 0.09 / n), np.stack([WHITE, 0.9 * WHITE, SHEDS[3]]), 0.92, 3.6, 0.3, 0.008)
-    p.lay((0.5 - np.abs((p.u * n) % 1 - 0.5)) / n - 0.012, TAR * 1.2)
+    p.fill((0.5 - np.abs((p.u * n) % 1 - 0.5)) / n - 0.012, TAR * 1.2)
 
 
 def _mountain(p: AerialImage) -> None:
@@ -216,9 +216,9 @@ def _overpass(p: AerialImage) -> None:
     half = p.rng.uniform(0.05, 0.08)
     u, v = rotated(p.u, p.v, 0, 0, p.rng.uniform(-0.35, 0.35))
     p.road(np.abs(u) - half, half, GREY * 0.85)
-    p.lay(np.abs(np.hypot(u - 0.3, v - 0.3) - 0.26) - 0.025, GREY)
-    p.lay(np.abs(np.hypot(u + 0.3, v + 0.3) - 0.26) - 0.025, GREY)
-    p.lay(np.abs(p.v - 0.035) - half, np.full(3, 0.08), 0.65)
+    p.fill(np.abs(np.hypot(u - 0.3, v - 0.3) - 0.26) - 0.025, GREY)
+    p.fill(np.abs(np.hypot(u + 0.3, v + 0.3) - 0.26) - 0.025, GREY)
+    p.fill(np.abs(p.v - 0.035) - half, np.full(3, 0.08), 0.65)
     p.road(np.abs(p.v) - half, half, GREY * 1.15)
 
 
@@ -226,9 +226,9 @@ def _palace(p: AerialImage) -> None:
     p.ground(LAWN, 0.85 * LAWN, 5)
     u, v = p.near(0.04)
     roof = ROOFS[p.rng.integers(5)]
-    p.lay(box(u, v, 0.36, 0.36), GREY * 1.2)
+    p.fill(box(u, v, 0.36, 0.36), GREY * 1.2)
     p.block(u, v, (0.3, 0.24), roof, 0.03)
-    p.lay(box(u, v, 0.2, 0.14), GREY * 1.15)
+    p.fill(box(u, v, 0.2, 0.14), GREY * 1.15)
     p.block(u, v, (0.07, 0.14), roof * 0.85, 0.02)
     for a in (-0.3, 0.3):
         p.block(u - a, v, (0.05, 0.29), roof * 0.8, 0.02)
@@ -237,24 +237,24 @@ def _palace(p: AerialImage) -> None:
 def _parking_lot(p: AerialImage) -> None:
     p.ground(TAR, 1.15 * TAR, 5)
     n = p.rng.uniform(4, 5.5)
-    p.lay((0.5 - np.abs((p.u * 2.2 * n) % 1 - 0.5)) / (2.2 * n) - 0.002, WHITE, 0.45)
+    p.fill((0.5 - np.abs((p.u * 2.2 * n) % 1 - 0.5)) / (2.2 * n) - 0.002, WHITE, 0.45)
     p.dots((2.2 * n, n), (0.15 / n, 0.17 / n), CARS, p.rng.uniform(0.6, 0.95), 0.62, 0.3, 0.006)
-    p.lay((0.5 - np.abs((p.v * n / 2) % 1 - 0.5)) / (n / 2) - 0.1 / n, 1.1 * TAR)
+    p.fill((0.5 - np.abs((p.v * n / 2) % 1 - 0.5)) / (n / 2) - 0.1 / n, 1.1 * TAR)
 
 
 def _railway(p: AerialImage) -> None:
     p.wild()
     p.trees(12, 0.3)
     distance = p.band(p.rng.uniform(0.07, 0.16), p.rng.uniform(0, 0.05), 0.5)
-    p.lay(distance, 0.8 * CLAY + 0.1)
+    p.fill(distance, 0.8 * CLAY + 0.1)
     tracks = np.abs((distance * 13) % 1 - 0.5) / 13
-    p.lay(np.maximum(tracks - 0.009, distance), np.full(3, 0.22))
+    p.fill(np.maximum(tracks - 0.009, distance), np.full(3, 0.22))
 
 
 def _railway_station(p: AerialImage) -> None:
     p.paved(0.85)
-    p.lay(np.abs(p.v) - 0.3, 0.8 * CLAY + 0.1)
-    p.lay(np.maximum(np.abs((p.v * 12) % 1 - 0.5) / 12 - 0.009, np.abs(p.v) - 0.3), np.full(3, 0.22))
+    p.fill(np.abs(p.v) - 0.3, 0.8 * CLAY + 0.1)
+    p.fill(np.maximum(np.abs((p.v * 12) % 1 - 0.5) / 12 - 0.009, np.abs(p.v) - 0.3), np.full(3, 0.22))
     for k in range(int(p.rng.integers(2, 4))):
         p.block(p.u - p.rng.uniform(-0.1, 0.1), p.v + 0.22 - 0.2 * k, (0.36, 0.045), SHEDS[p.rng.integers(3)], 0.015)
 
@@ -266,19 +266,19 @@ def _roundabout(p: AerialImage) -> None:
     r = p.rng.uniform(0.15, 0.22)
     for k in range(2):
         a, _ = rotated(u, v, 0, 0, k * np.pi / 2 + p.rng.normal(0, 0.12))
-        p.lay(np.abs(a) - 0.045, TAR * 1.1)
-    p.lay(disc(u, v, r), TAR * 1.1)
-    p.lay(disc(u, v, 0.55 * r), LAWN)
-    p.lay(disc(u, v, 0.2 * r), p.tree)
+        p.fill(np.abs(a) - 0.045, TAR * 1.1)
+    p.fill(disc(u, v, r), TAR * 1.1)
+    p.fill(disc(u, v, 0.55 * r), LAWN)
+    p.fill(disc(u, v, 0.2 * r), p.tree)
 
 
 def _runway(p: AerialImage) -> None:
     p.wild()
     half, v = p.rng.uniform(0.1, 0.15), p.v - p.rng.uniform(-0.1, 0.1)
-    p.lay(np.abs(v) - half, GREY * p.rng.uniform(0.6, 1.1))
-    p.lay(np.maximum(np.abs(v) - 0.008, np.abs((p.u * 6) % 1 - 0.5) / 6 - 0.05), WHITE)
+    p.fill(np.abs(v) - half, GREY * p.rng.uniform(0.6, 1.1))
+    p.fill(np.maximum(np.abs(v) - 0.008, np.abs((p.u * 6) % 1 - 0.5) / 6 - 0.05), WHITE)
     end = p.rng.uniform(-0.3, -0.1)
-    p.lay(
+    p.fill(
         np.maximum(
             np.abs((v * 18) % 1 - 0.5) / 18 - 0.012, np.maximum(np.abs(p.u - end) - 0.06, np.abs(v) - half + 0.02)
         ),
@@ -321,37 +321,37 @@ def _sparse_residential(p: AerialImage) -> None:
     p.wild()
     p.trees(9, 0.45)
     p.houses(p.rng.uniform(2.4, 3.2), 0.6, (0.13, 0.19), 1.0)
-    p.lay(p.band(0.012, 0.1, 0.7), GREY)
+    p.fill(p.band(0.012, 0.1, 0.7), GREY)
 
 
 def _stadium(p: AerialImage) -> None:
     p.paved(0.95)
     u, v = p.near(0.05)
     oval = np.hypot(u / 1.25, v) - p.rng.uniform(0.26, 0.33)
-    p.lay(np.hypot((u - 0.03) / 1.25, v - 0.03) - 0.33, np.full(3, 0.15), 0.5)
-    p.lay(oval, SHEDS[p.rng.integers(5)])
-    p.lay(np.abs(oval + 0.05) - 0.006, TAR)
-    p.lay(oval + 0.1, TAR * 1.2)
-    p.lay(box(u, v, 0.17, 0.1), LAWN)
+    p.fill(np.hypot((u - 0.03) / 1.25, v - 0.03) - 0.33, np.full(3, 0.15), 0.5)
+    p.fill(oval, SHEDS[p.rng.integers(5)])
+    p.fill(np.abs(oval + 0.05) - 0.006, TAR)
+    p.fill(oval + 0.1, TAR * 1.2)
+    p.fill(box(u, v, 0.17, 0.1), LAWN)
 
 
 def _storage_tank(p: AerialImage) -> None:
     p.ground(GREY, 0.7 * p.soil + 0.2, 5)
     n = p.rng.uniform(2.4, 4.2)
     p.dots((n, n), (0.3 / n, 0.42 / n), np.stack([WHITE, 0.88 * WHITE, SHEDS[2]]), 0.85, None, 0.3, 0.1 / n)
-    p.lay(np.abs(p.v - p.rng.uniform(-0.4, 0.4)) - 0.02, TAR)
+    p.fill(np.abs(p.v - p.rng.uniform(-0.4, 0.4)) - 0.02, TAR)
 
 
 def _tennis_court(p: AerialImage) -> None:
     p.ground(LAWN, 0.8 * LAWN, 6)
     half = p.rng.uniform(0.13, 0.17)
     paint, outer = ((BLUE, LAWN), (CLAY, LAWN * 0.8), (LAWN * 1.15, CLAY), (BLUE, BLUE * 0.7))[p.rng.integers(4)]
-    p.lay(box(p.u, p.v, 0.36, 2.6 * half), outer)
+    p.fill(box(p.u, p.v, 0.36, 2.6 * half), outer)
     v = np.abs(p.v) - 1.2 * half
-    p.lay(box(p.u, v, 0.27, 0.75 * half), paint)
-    p.lay(np.abs(box(p.u, v, 0.27, 0.75 * half)) - 0.007, WHITE)
-    p.lay(np.abs(box(p.u, v, 0.15, 0.55 * half)) - 0.006, WHITE)
-    p.lay(np.maximum(np.abs(p.u) - 0.007, np.abs(v) - 0.75 * half), WHITE)
+    p.fill(box(p.u, v, 0.27, 0.75 * half), paint)
+    p.fill(np.abs(box(p.u, v, 0.27, 0.75 * half)) - 0.007, WHITE)
+    p.fill(np.abs(box(p.u, v, 0.15, 0.55 * half)) - 0.006, WHITE)
+    p.fill(np.maximum(np.abs(p.u) - 0.007, np.abs(v) - 0.75 * half), WHITE)
 
 
 def _terrace(p: AerialImage) -> None:
@@ -365,16 +365,16 @@ def _thermal_power_station(p: AerialImage) -> None:
     p.block(p.u - 0.12, p.v + 0.25, (0.26, 0.09), SHEDS[p.rng.integers(5)], 0.03)
     for k in range(int(p.rng.integers(2, 4))):
         u, v = p.u + 0.3 - 0.29 * k, p.v - 0.12 - p.rng.uniform(-0.06, 0.06)
-        p.lay(disc(u - 0.05, v - 0.05, 0.12), np.full(3, 0.12), 0.6)
-        p.lay(disc(u, v, 0.12), WHITE)
-        p.lay(disc(u, v, 0.075), 0.6 * GREY)
-        p.lay(np.hypot(u - 0.08, v + 0.06) - 0.1 * noise(p.rng, p.size, 5, 2) * 1.6, WHITE, 0.7)
+        p.fill(disc(u - 0.05, v - 0.05, 0.12), np.full(3, 0.12), 0.6)
+        p.fill(disc(u, v, 0.12), WHITE)
+        p.fill(disc(u, v, 0.075), 0.6 * GREY)
+        p.fill(np.hypot(u - 0.08, v + 0.06) - 0.1 * noise(p.rng, p.size, 5, 2) * 1.6, WHITE, 0.7)
 
 
 def _wetland(p: AerialImage) -> None:
     p.ground(p.green, 0.5 * (p.green + p.soil), 5)
     wet = noise(p.rng, p.size, 5, 4)
-    p.lay(0.06 * (wet - p.rng.uniform(0.47, 0.56)) * 3, 0.75 * p.water)
+    p.fill(0.06 * (wet - p.rng.uniform(0.47, 0.56)) * 3, 0.75 * p.water)
     p.trees(12, 0.1)
 
 

@@ -113,8 +113,8 @@ def letter(rng: np.random.Generator, size: int, kind: int) -> Array:
     image = random_background(rng, size, things=2)
     u, v, scale = random_frame(rng, size, reach=(0.22, 0.42), tilt=0.3, flip=False)
     width, pitch, paint = rng.uniform(0.18, 0.46), rng.uniform(1.4, 1.8), figure_colours(rng, 1, image)
-    beside = [(int(rng.integers(len(LETTERS))), side * pitch) for side in (-1, 1) if rng.random() < 0.6]
-    for which, offset in (*beside, (kind, 0.0)):
+    neighbours = [(int(rng.integers(len(LETTERS))), side * pitch) for side in (-1, 1) if rng.random() < 0.6]
+    for which, offset in (*neighbours, (kind, 0.0)):
         lines = [("s", 0, width, line) for line in list(LETTERS.values())[which]]
         image = figure(image, u - offset, v, scale, lines, paint)
     return image
