@@ -5,6 +5,7 @@ a spec is in the key. Reading these files needs neither torch nor pydantic.
 """
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 Budget = Literal["1k", "full"]
@@ -88,6 +89,11 @@ class Places:
     checksums: str | None
     mirrors: dict[str, str]
     tree: str | None = None
+
+    def below(self, root: Path | str) -> "Places":
+        """The same places for a process that runs elsewhere: relative paths start at `root`."""
+        values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return Places(**{k: str(Path(root) / v) if isinstance(v, str) else v for k, v in values.items()})
 
 
 @dataclass(frozen=True)

@@ -1,41 +1,49 @@
-"""`vtabflow data audit`: every store against its manifest, against VTAB's counts, and for traces of JPEG.
+"""`vtabflow data audit`: compare every store with its manifest and VTAB's counts, and look for traces of JPEG.
 
-Nothing is changed. Files are read in blocks and images a sample at a time, so memory stays well below 1 GB.
+Nothing is changed. Files are read in blocks, and a sample of the images, so memory stays well below 1 GB.
 """
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from vtabflow.contracts.results import Manifest
+from vtabflow.contracts.specs import (
+    FolderSettings,
+    ImagenetSettings,
+    ImageSpec,
+    SplitFractions,
+    StoreSpec,
+    TfdsSettings,
+)
+from vtabflow.contracts.typed_json import from_json
 from vtabflow.data import lossy
 from vtabflow.errors import UserError
-from vtabflow.prepare.store import SPLITS, is_complete, rows_needed
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.store import SPLITS, is_complete, open_store, rows_needed
+from vtabflow.prepare.tfds.datasets import datasets, imagenet
 from vtabflow.prepare.tfds.splits import parts
 from vtabflow.runtime.files import read_json, sha256
 from vtabflow.runtime.text_table import table
 
-Spec = Mapping[str, Any]
 BLOCK = 1 << 24  # bytes
-SMALL = 96  # pixels: the side up to which a folder of images may be an export of one of LOSSLESS
+SMALL = 96  # pixels: the largest side of a folder of images that may be an export of one of LOSSLESS
 
-# Sets whose pixels never met JPEG on the way from the maker to TFDS: traces of it mean a lossy copy.
+# Datasets that were never JPEG between their authors and TFDS: traces of it mean a lossy copy.
 LOSSLESS = {
-    "cifar100": "its makers' binary file has raw pixels",
-    "svhn": "its makers' .mat files have raw pixels, cut from PNGs and resized",
+    "cifar100": "its authors' binary file has raw pixels",
+    "svhn": "its authors' .mat files have raw pixels, cut from PNGs and resized",
     "dsprites": "its pixels are 0 or 255 and nothing else",
-    "smallnorb": "its makers' files have raw camera pixels",
+    "smallnorb": "its authors' files have raw camera pixels",
 }
-# Small sets in which traces of JPEG mean nothing: they are remarked, and no mismatch.
+# Small datasets in which traces of JPEG are expected: a remark, not a mismatch.
 JPEG_INSIDE = {
     "eurosat": "its RGB release is JPEG",
     "patch-camelyon": "its patches were cut, without loss, from slides that are kept as JPEG blocks",
 }
-# How an export is known: a word in its name or path, or its pixels (height, width) with its number of classes.
+# How an export is recognised: a word in its name or path, or (height, width, classes).
 NAMED = {"cifar": "cifar100", "svhn": "svhn", "dsprites": "dsprites", "norb": "smallnorb"}
 SHAPED = {
     (32, 32, 100): "cifar100",
@@ -47,7 +55,7 @@ SHAPED = {
 
 @dataclass
 class Finding:
-    """What was found of one store: sentences for mismatches, others for what is only worth knowing."""
+    """What was found of one store, in sentences: mismatches, and remarks, which are no errors."""
 
     dataset: str
     key: str
@@ -59,18 +67,19 @@ class Finding:
     remarks: list[str] = field(default_factory=list)
 
 
-def audit(specs: Iterable[Spec], root: Path | str = ".") -> int:
-    """Print the report of the stores of `specs` (Plan.stores.values(), or `every_store`). Returns the exit code."""
+def audit(specs: Iterable[StoreSpec], root: Path | str = ".") -> int:
+    """Print the report of the stores of `specs`, those of a plan or of `every_store`. Returns the exit code."""
     text, code = report(specs, root)
     print(text)
     return code
 
 
-def report(specs: Iterable[Spec], root: Path | str = ".") -> tuple[str, int]:
+def report(specs: Iterable[StoreSpec], root: Path | str = ".") -> tuple[str, int]:
     """Check the stores of `specs`, whose folders start at `root`.
 
-    Returns the report (a table, then one sentence a mismatch) and the exit code: 1 if anything does not match. A store
-    that was not prepared yet is no mismatch.
+    Returns:
+        The report (a table, then one sentence per mismatch) and the exit code: 1 if anything does not match. A store that
+        is not prepared yet is no mismatch.
     """
     findings = [_store(spec, Path(root)) for spec in specs]
     rows = [("dataset", "key", "source", "train / val / test", "jpeg", "state")]
@@ -87,220 +96,255 @@ def report(specs: Iterable[Spec], root: Path | str = ".") -> tuple[str, int]:
     return "\n".join(lines), 1 if wrong else 0
 
 
-def every_store(root: Path | str = ".") -> list[Spec]:
-    """The specs of all stores below `root`/data/stores, from their manifests."""
-    found: list[Spec] = []
-    for path in sorted(Path(root).glob("data/stores/*/*/manifest.json")):
-        folder = path.parent
-        bare = {"dataset": folder.parent.name, "key": folder.name, "source": "?", "folder": str(folder)}
-        try:
-            spec = read_json(path)["spec"]
-            found.append({**bare, **spec, "folder": str(folder)})
-        except (OSError, ValueError, KeyError, TypeError):
-            found.append(bare)
-    return found
+def every_store(root: Path | str = ".") -> list[StoreSpec]:
+    """The specs of all stores below `root`/data/stores, from their manifests.
+
+    A store whose manifest cannot be read gets a spec with its name alone; the audit names the fault.
+    """
+    return [_spec_of(path) for path in sorted(Path(root).glob("data/stores/*/*/manifest.json"))]
 
 
-def _store(spec: Spec, root: Path) -> Finding:
-    finding = Finding(spec["dataset"], spec["key"], spec["source"])
-    folder = root / spec["folder"]
+def _spec_of(path: Path) -> StoreSpec:
+    folder = path.parent
+    try:
+        spec = from_json(StoreSpec, read_json(path)["spec"], str(path))
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return _unknown_spec(folder)
+    return replace(spec, folder=str(folder))
+
+
+def _unknown_spec(folder: Path) -> StoreSpec:
+    settings, image = FolderSettings("", "refuse", SplitFractions(0, (0.0, 0.0, 0.0)), "task"), ImageSpec(0, "legacy")
+    return StoreSpec(
+        key=folder.name,
+        dataset=folder.parent.name,
+        folder=str(folder),
+        receipt="",
+        manifest="",
+        source="folder",
+        settings=settings,
+        image=image,
+        rows="all",
+        tasks=(),
+        classes={},
+        identity={},
+        code="",
+    )
+
+
+def _store(spec: StoreSpec, root: Path) -> Finding:
+    finding = Finding(spec.dataset, spec.key, spec.source if spec.identity else "?")
+    folder = root / spec.folder
     if not is_complete(folder):
         return finding
-    print(f"{spec['dataset']}: reading {folder}", file=sys.stderr, flush=True)
-    again = f"remove {folder} and run `vtabflow prepare` again"
+    print(f"{spec.dataset}: reading {folder}", file=sys.stderr, flush=True)
+    remedy = f"remove {folder} and run `vtabflow prepare` again"
     try:
-        manifest = read_json(folder / "manifest.json")
-        counts = manifest["counts"]
-        finding.counts = " / ".join(f"{counts[split]:,}" for split in SPLITS)
-        finding.mismatches += [f"store {folder}: {what}: {again}" for what in _files(folder, manifest)]
-        origins = _origins(spec)
-        finding.mismatches += [f"store {folder}: {what}: {again}" for what in _contents(folder, manifest, origins)]
-        said = finding.remarks if _any_counts(spec) else finding.mismatches
-        said += [f"store {folder}: {what}" for what in _expected(spec, manifest)]
-        finding.mismatches += [f"store {folder}: {what}" for what in _copy(spec, root, manifest)]
-        if manifest.get("form") is None:
+        manifest = open_store(folder).manifest
+        finding.counts = " / ".join(f"{manifest.counts[split]:,}" for split in SPLITS)
+        faults = [*_files(folder, manifest), *_contents(folder, manifest, _id_scopes(spec))]
+        finding.mismatches += [f"store {folder}: {fault}: {remedy}" for fault in faults]
+        sentences = finding.remarks if _any_counts(spec) else finding.mismatches
+        sentences += [f"store {folder}: {fault}" for fault in _compare_counts(spec, manifest)]
+        finding.mismatches += [f"store {folder}: {fault}" for fault in _compare_kept_manifest(spec, root, manifest)]
+        if manifest.form is None:
             _jpeg(finding, spec, folder, manifest)
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        finding.mismatches.append(f"store {folder}: its manifest or a file cannot be read ({error}): {again}")
+        finding.mismatches.append(f"store {folder}: its manifest or a file cannot be read ({error}): {remedy}")
     finding.state = "MISMATCH" if finding.mismatches else "matches"
     return finding
 
 
-def _files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Every file's digest, and files that are missing or too many."""
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"manifest.json"}
-    for name in sorted(set(manifest["sha256"]) - there):
+def _files(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Files that are missing, unknown, or have another digest."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"manifest.json"}
+    for name in sorted(manifest.sha256.keys() - found):
         yield f"{name} is missing"
-    for name in sorted(there - set(manifest["sha256"])):
+    for name in sorted(found - manifest.sha256.keys()):
         yield f"{name} is in no manifest"
-    for name in sorted(there & set(manifest["sha256"])):
-        if sha256(folder / name) != manifest["sha256"][name]:
-            yield f"{name} is not what the manifest says (its SHA-256 differs)"
+    for name in sorted(found & manifest.sha256.keys()):
+        if sha256(folder / name) != manifest.sha256[name]:
+            yield f"{name} does not match the manifest (its SHA-256 differs)"
 
 
-def _origins(spec: Spec) -> dict[str, str]:
-    """What an id of each split is unique in: the TFDS split for integer keys and the like, else the whole dataset."""
-    dataset = DATASETS.get(spec["dataset"])
-    if spec["source"] != "tfds" or dataset is None:
+def _id_scopes(spec: StoreSpec) -> dict[str, str]:
+    """Where the ids of each split are unique: in a TFDS split, as integer keys are, or in the whole dataset ("")."""
+    dataset = datasets().get(spec.dataset)
+    if spec.source != "tfds" or dataset is None:
         return dict.fromkeys(SPLITS, "")
-    return {split: name for split, (name, _, _) in parts(dataset.split_rule, dataset.counts).items()}
+    return {split: name for split, (name, _, _) in parts(str(dataset.split), dataset.counts).items()}
 
 
-def _contents(folder: Path, manifest: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
-    """Counts, shapes, class histograms, ids, as they are in the files. A file that is missing was named before."""
+def _contents(folder: Path, manifest: Manifest, scopes: Mapping[str, str]) -> Iterator[str]:
+    """Compare counts, shapes, class histograms and ids with the files. Missing files are skipped here."""
     split_of: dict[tuple[str, str], str] = {}
     for split in SPLITS:
-        count = manifest["counts"][split]
-        images = folder / f"{split}.npy"
-        if images.is_file():
-            shape = np.load(images, mmap_mode="r" if count else None, allow_pickle=False).shape
-            if list(shape) != [count, *manifest["shape"][split]]:
-                yield f"{images.name} has shape {shape} and the manifest {(count, *manifest['shape'][split])}"
-        for task, classes in manifest["classes"].items():
-            path = folder / "labels" / f"{task}.{split}.npy"
-            if path.is_file():
-                labels = np.load(path, allow_pickle=False)
-                if len(labels) != count:
-                    yield f"{split} has {len(labels):,} labels of {task} and the manifest {count:,} images"
-                elif len(labels) and (labels.min() < 0 or labels.max() >= classes):
-                    yield f"{split} has labels of {task} outside 0..{classes - 1}"
-                elif np.bincount(labels, minlength=classes).tolist() != manifest["histogram"][task][split]:
-                    yield f"the class histogram of {task} in {split} is not the manifest's"
-        ids = folder / f"{split}.ids.txt"
-        if ids.is_file():
-            names = ids.read_bytes().decode(errors="replace").split("\n")[:-1]
-            if len(names) != count:
-                yield f"{split} has {len(names):,} ids and the manifest {count:,} images"
-            if len(set(names)) != len(names):
-                yield f"{split} has ids that stand there twice"
-            origin = origins[split]
-            shared = [name for name in names if split_of.setdefault((origin, name), split) != split]
-            if shared:
-                more = f" and {len(shared) - 1} more" if shared[1:] else ""
-                yield f"{shared[0]}{more} is in {split_of[origin, shared[0]]} and in {split}"
+        yield from _image_faults(folder / f"{split}.npy", split, manifest)
+        for task in manifest.classes:
+            yield from _label_faults(folder / "labels" / f"{task}.{split}.npy", split, task, manifest)
+        yield from _id_faults(folder / f"{split}.ids.txt", split, manifest, scopes[split], split_of)
 
 
-def _any_counts(spec: Spec) -> bool:
-    return spec.get("settings", {}).get("counts") == "any"
+def _image_faults(path: Path, split: str, manifest: Manifest) -> Iterator[str]:
+    if path.is_file():
+        count = manifest.counts[split]
+        shape = np.load(path, mmap_mode="r" if count else None, allow_pickle=False).shape
+        if shape != (count, *manifest.shape[split]):
+            yield f"{path.name} has shape {shape} and the manifest {(count, *manifest.shape[split])}"
 
 
-def _expected(spec: Spec, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """A store from TFDS or of ImageNet against the published counts and classes, less images left out by name."""
-    wanted = _wanted(spec, manifest)
-    if wanted is None:
+def _label_faults(path: Path, split: str, task: str, manifest: Manifest) -> Iterator[str]:
+    if not path.is_file():
         return
-    left_out = len(manifest["skipped"])
-    short = {split: wanted[split] - manifest["counts"][split] for split in SPLITS}
-    if any(short.values()) and (min(short.values()) < 0 or sum(short.values()) > left_out):
+    labels, count, classes = np.load(path, allow_pickle=False), manifest.counts[split], manifest.classes[task]
+    if len(labels) != count:
+        yield f"{split} has {len(labels):,} labels of {task} and the manifest {count:,} images"
+    elif len(labels) and (labels.min() < 0 or labels.max() >= classes):
+        yield f"{split} has labels of {task} outside 0..{classes - 1}"
+    elif tuple(np.bincount(labels, minlength=classes).tolist()) != manifest.histogram[task][split]:
+        yield f"the class histogram of {task} in {split} is not the manifest's"
+
+
+def _id_faults(
+    path: Path, split: str, manifest: Manifest, scope: str, split_of: dict[tuple[str, str], str]
+) -> Iterator[str]:
+    """Compare the ids of a split with its count and with other splits; `split_of` collects them by scope and id."""
+    if not path.is_file():
+        return
+    names = path.read_bytes().decode(errors="replace").split("\n")[:-1]
+    if len(names) != manifest.counts[split]:
+        yield f"{split} has {len(names):,} ids and the manifest {manifest.counts[split]:,} images"
+    if len(set(names)) != len(names):
+        yield f"{split} has an id that is given twice"
+    shared = [name for name in names if split_of.setdefault((scope, name), split) != split]
+    if shared:
+        more = f" and {len(shared) - 1} more" if shared[1:] else ""
+        yield f"{shared[0]}{more} is in {split_of[scope, shared[0]]} and in {split}"
+
+
+def _any_counts(spec: StoreSpec) -> bool:
+    return isinstance(spec.settings, TfdsSettings | ImagenetSettings) and spec.settings.counts == "any"
+
+
+def _compare_counts(spec: StoreSpec, manifest: Manifest) -> Iterator[str]:
+    """Compare a store from TFDS or of ImageNet with the published counts and classes, apart from skipped images."""
+    expected = _expected_counts(spec, manifest)
+    if expected is None:
+        return
+    short = {split: expected[split] - manifest.counts[split] for split in SPLITS}
+    if any(short.values()) and (min(short.values()) < 0 or sum(short.values()) > len(manifest.skipped)):
         named = ", ".join(
-            f"{split} {manifest['counts'][split]:,} of {wanted[split]:,}" for split in SPLITS if short[split]
+            f"{split} {manifest.counts[split]:,} of {expected[split]:,}" for split in SPLITS if short[split]
         )
-        cure = "remove the store and the TFDS records that it was made from, and run `vtabflow prepare` again"
+        remedy = "remove the store and the TFDS records that it was made from, and run `vtabflow prepare` again"
         allowed = "prepare.tfds.counts of its study is any"
-        whose = "ImageNet's" if spec["source"] == "imagenet" else "VTAB's"
-        yield f"its counts are not {whose} ({named}): {allowed if _any_counts(spec) else cure}"
-    for task, classes in manifest["classes"].items():
-        if spec["classes"].get(task) != classes:
-            yield f"task {task} has {classes} classes in the manifest and {spec['classes'].get(task)} in the study"
-        if spec["rows"] == "all":
-            both = np.add(manifest["histogram"][task]["train"], manifest["histogram"][task]["val"])
+        whose = "ImageNet's" if spec.source == "imagenet" else "VTAB's"
+        yield f"its counts are not {whose} ({named}): {allowed if _any_counts(spec) else remedy}"
+    for task, classes in manifest.classes.items():
+        if spec.classes.get(task) != classes:
+            yield f"task {task} has {classes} classes in the manifest and {spec.classes.get(task)} in the study"
+        if spec.rows == "all":
+            both = np.add(manifest.histogram[task]["train"], manifest.histogram[task]["val"])
             if not both.all():
                 yield f"class {int(np.argmin(both))} of {task} has no image in train and val"
 
 
-def _wanted(spec: Spec, manifest: Mapping[str, Any]) -> dict[str, int] | None:
-    """The published counts of a store's splits (datasets.py and splits.py; methods.md 2.4); None where there are none."""
-    if spec["source"] == "imagenet":
-        from vtabflow.prepare.imagenet import source as imagenet
+def _expected_counts(spec: StoreSpec, manifest: Manifest) -> dict[str, int] | None:
+    """The published counts of a store's splits; None where there are none."""
+    if spec.source == "imagenet":
+        from vtabflow.prepare.imagenet import source
 
-        total = imagenet.DATASET.counts["train"]
-        border = total * imagenet.TRAIN_SHARDS // imagenet.SHARDS
+        total = imagenet().counts["train"]
+        border = total * source.TRAIN_SHARDS // source.SHARDS
         return {"train": border, "val": total - border, "test": 0}
-    dataset = DATASETS.get(spec["dataset"])
-    if spec["source"] != "tfds" or dataset is None:
+    dataset = datasets().get(spec.dataset)
+    if spec.source != "tfds" or dataset is None:
         return None
-    # Of counts that an older TFDS made, those that these records have.
-    of_records = manifest.get("tfds_counts", {})
+    # An older TFDS made other counts: those are expected if the records have them.
+    of_records = manifest.tfds_counts or {}
     counts = {name: n for name, n in dataset.older_counts.items() if of_records.get(name) == n}
     return {
         split: rows_needed(spec, split, stop - start)
-        for split, (_, start, stop) in parts(dataset.split_rule, {**dataset.counts, **counts}).items()
+        for split, (_, start, stop) in parts(str(dataset.split), {**dataset.counts, **counts}).items()
     }
 
 
-def _copy(spec: Spec, root: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """The copy of the manifest that is kept in git."""
-    path = root / spec["manifest"] if "manifest" in spec else None
-    if path is None or not path.is_file():
+def _compare_kept_manifest(spec: StoreSpec, root: Path, manifest: Manifest) -> Iterator[str]:
+    """Compare with the copy of the manifest that is kept in git."""
+    path = root / spec.manifest
+    if not path.is_file():
         return
     kept = read_json(path)["sha256"]
-    # The ids of a folder are file names, and those are free (store.py).
-    free = ".ids.txt" if spec["source"] == "folder" else "\n"
+    # The ids of a folder are file names, which may change (store.py).
+    free = ".ids.txt" if spec.source == "folder" else "\n"
     names = sorted(
-        n for n in {*kept, *manifest["sha256"]} if kept.get(n) != manifest["sha256"].get(n) and not n.endswith(free)
+        name
+        for name in {*kept, *manifest.sha256}
+        if kept.get(name) != manifest.sha256.get(name) and not name.endswith(free)
     )
     if names:
         yield (
-            f"it does not match its manifest {path} ({', '.join(names[:3])}): bring the images that the manifest was made "
-            f"from, or remove {path} to go on with what is here"
+            f"it does not match its manifest {path} ({', '.join(names[:3])}): use the images that the manifest was made "
+            f"from, or remove {path} to continue with these"
         )
 
 
 # ---- traces of JPEG
 
 
-def _jpeg(finding: Finding, spec: Spec, folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Name a lossy copy of a lossless set. Only pixels that were not resized can tell."""
+def _jpeg(finding: Finding, spec: StoreSpec, folder: Path, manifest: Manifest) -> None:
+    """Name a lossy copy of a lossless dataset. Only pixels that were not resized show it."""
     name = _original(spec, manifest)
-    traces = []
-    for split in SPLITS:
-        path = folder / f"{split}.npy"
-        if name is None or not manifest["counts"][split] or not path.is_file():
-            continue
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-        if images.ndim != 4 or min(images.shape[1:3]) < 16:
-            continue
-        if name == "dsprites" and images.shape[1:3] == (64, 64):
-            finding.jpeg = "none"
-            if _other_than_black_and_white(path, images.dtype):
-                traces.append(split)
-        elif spec["source"] == "folder" or images.shape[1:] == DATASETS[name].native:
-            pictures = lossy.whole(lossy.sample(images))
-            if pictures is None:
-                continue
-            finding.jpeg = "none"
-            if lossy.went_through_jpeg(pictures):
-                traces.append(split)
+    if name is None:
+        return
+    checked = {split: _is_lossy(folder / f"{split}.npy", name, spec) for split in SPLITS if manifest.counts[split]}
+    traces = [split for split, lossy_copy in checked.items() if lossy_copy]
+    if any(lossy_copy is not None for lossy_copy in checked.values()):
+        finding.jpeg = "traces" if traces else "none"
     if not traces:
         return
-    finding.jpeg = "traces"
-    how = "are not all 0 or 255" if name == "dsprites" else "went through JPEG"
+    how = "are not all 0 or 255" if name == "dsprites" else "show traces of JPEG"
     what = f"store {folder}: the pixels of {', '.join(traces)} {how}"
     if name in JPEG_INSIDE:
         finding.remarks.append(f"{what}, which is expected of {name}: {JPEG_INSIDE[name]}")
     elif name in LOSSLESS:
         finding.mismatches.append(
-            f"{what}, so it is a lossy copy of {name} ({LOSSLESS[name]}): bring the original, or let TFDS fetch it, remove "
-            "this store and run `vtabflow prepare` again"
+            f"{what}, so it is a lossy copy of {name} ({LOSSLESS[name]}): use the original, or let TFDS download it, "
+            "remove this store and run `vtabflow prepare` again"
         )
     else:
-        finding.remarks.append(f"{what}; if that is an export of a lossless set, use the original")
+        finding.remarks.append(f"{what}; if that is an export of a lossless dataset, use the original")
 
 
-def _original(spec: Spec, manifest: Mapping[str, Any]) -> str | None:
-    """The set whose pixels these should be: of TFDS its own, of a folder one that it looks like ("" if none)."""
-    dataset = str(spec["dataset"])
-    if spec["source"] == "tfds":
-        return dataset if dataset in LOSSLESS or dataset in JPEG_INSIDE else None
-    if spec["source"] != "folder" or max(manifest["shape"]["train"][:2]) > SMALL:
+def _is_lossy(path: Path, name: str, spec: StoreSpec) -> bool | None:
+    """Whether a split's images show that they are a lossy copy of dataset `name`; None if they cannot show it."""
+    if not path.is_file():
         return None
-    text = f"{dataset} {spec['settings'].get('path', '')}".lower()
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    if images.ndim != 4 or min(images.shape[1:3]) < 16:
+        return None
+    if name == "dsprites" and images.shape[1:3] == (64, 64):
+        return _other_than_black_and_white(path, images.dtype)
+    if spec.source != "folder" and images.shape[1:] != datasets()[name].native:
+        return None
+    pixels = lossy.as_uint8(lossy.sample(images))
+    return None if pixels is None else lossy.went_through_jpeg(pixels)
+
+
+def _original(spec: StoreSpec, manifest: Manifest) -> str | None:
+    """The dataset whose pixels these should be: TFDS' own, or the one that a folder looks like ("" if none)."""
+    if spec.source == "tfds":
+        return spec.dataset if spec.dataset in LOSSLESS or spec.dataset in JPEG_INSIDE else None
+    height, width, _ = manifest.shape["train"]
+    if not isinstance(spec.settings, FolderSettings) or height is None or width is None or max(height, width) > SMALL:
+        return None
+    text = f"{spec.dataset} {spec.settings.path}".lower()
     if any(word in text for word in ("camelyon", "pcam")):
         return "patch-camelyon"
     if "eurosat" in text:
         return "eurosat"
-    shaped = (*manifest["shape"]["train"][:2], next(iter(manifest["classes"].values())))
-    return next((name for word, name in NAMED.items() if word in text), SHAPED.get(shaped, ""))
+    shape = (height, width, next(iter(manifest.classes.values())))
+    return next((name for word, name in NAMED.items() if word in text), SHAPED.get(shape, ""))
 
 
 def _other_than_black_and_white(path: Path, numbers: np.dtype) -> bool:

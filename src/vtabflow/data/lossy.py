@@ -1,8 +1,8 @@
-"""Whether pictures went through JPEG: traces of quantised 8x8 blocks in their grey values.
+"""Whether images were JPEG once: traces of quantised 8x8 blocks in their grey values.
 
-JPEG rounds each coefficient of the discrete cosine transform of an 8x8 block to a multiple of a step. Decoded again, the
-coefficients of the blocks that start at multiples of 8 sit on a comb, up to the rounding of the pixels; those of blocks
-that start elsewhere do not, and those of pictures that were never compressed sit on none.
+JPEG rounds each coefficient of the discrete cosine transform of an 8x8 block to a multiple of a step. In a decoded image
+the coefficients of blocks that start at multiples of 8 are near these multiples, up to the rounding of the pixels (a
+"comb"); those of blocks that start elsewhere are not, and neither are those of images that were never compressed.
 """
 
 import numpy as np
@@ -21,21 +21,21 @@ STANDARD = np.array(
     ]
 )
 QUALITIES = range(30, 99)
-FINEST, COARSEST = 3, 80  # the steps that are looked for; a step of 2 drowns in the rounding of the pixels
-FEWEST = 40  # coefficients off zero that a frequency needs to be judged by
+FINEST, COARSEST = 3, 80  # the steps that are tested; a step of 2 is hidden by the rounding of the pixels
+FEWEST = 40  # non-zero coefficients that a frequency needs
 FEWEST_FREQUENCIES = 4
 LIMIT = 0.3
 OFFSETS = ((4, 4), (3, 5), (6, 2))
-SAMPLE = 512  # pictures that are looked at
+SAMPLE = 512  # images that are tested
 BLOCKS = 4096  # blocks of them
 
 
 def comb(images: np.ndarray) -> float:
-    """How strongly the pictures (uint8 (N, H, W, C), H and W at least 16) show JPEG's comb: about 0 to 1.
+    """How strongly the images (uint8 (N, H, W, C), H and W at least 16) show JPEG's comb: about 0 to 1.
 
     A frequency's value is the mean of cos(2 pi coefficient/step) over its coefficients beyond half a step, with the
     steps of a quality; the comb's is the mean over frequencies, for the best quality, less what blocks at other offsets
-    give. 0 where too little is there. Blocks with black or white in them are left out: clipping bends the comb.
+    give. 0 if there are too few. Blocks with black or white pixels are left out: clipping shifts their coefficients.
     """
     planes, clipped = _grey(images), (images == 0).any(axis=3) | (images == 255).any(axis=3)
     aligned = _by_quality(planes, clipped, 0, 0)
@@ -46,20 +46,20 @@ def comb(images: np.ndarray) -> float:
 def went_through_jpeg(images: np.ndarray) -> bool:
     """Whether `comb` is beyond LIMIT.
 
-    Measured with tests/prepare/lossy_rates.py on samples of 512 drawn pictures and photographs of 32 and 96 pixels: never
-    compressed 0.04 at most (no false alarm in 90), at quality 50 to 95 at least 0.82 (no miss in 450). Not to be seen:
-    pictures of pure black and white (dSprites has a check of its own), of whole blocks of one colour, smooth ramps.
+    Measured with tests/prepare/lossy_rates.py on samples of 512 drawn images and photographs of 32 and 96 pixels: never
+    compressed 0.04 at most (no false alarm in 90), at quality 50 to 95 at least 0.82 (no miss in 450). Not detected:
+    images of pure black and white (dSprites has a check of its own), of blocks of one colour, of smooth gradients.
     """
     return comb(images) > LIMIT
 
 
 def sample(images: np.ndarray, most: int = SAMPLE) -> np.ndarray:
-    """Evenly spread pictures of a memory-mapped array, read into memory."""
+    """Evenly spaced images of a memory-mapped array, read into memory."""
     return np.asarray(images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)])
 
 
-def whole(images: np.ndarray) -> np.ndarray | None:
-    """The pictures as uint8, also floats that are whole numbers; None if others are among them: those were resized."""
+def as_uint8(images: np.ndarray) -> np.ndarray | None:
+    """The images as uint8, also floats that are whole numbers; None if there are others, which come from resizing."""
     with np.errstate(invalid="ignore"):  # NaN, or far from 0..255: then it is not equal either
         levels = images.astype(np.uint8)
     return levels if np.array_equal(levels, images) else None
@@ -91,7 +91,7 @@ TABLES = np.array([_steps(quality) for quality in QUALITIES])
 
 
 def _by_quality(planes: np.ndarray, clipped: np.ndarray, down: int, right: int) -> np.ndarray:
-    """For each of QUALITIES the mean over frequencies; 0 where too few can be judged."""
+    """For each of QUALITIES the mean over frequencies; 0 where there are too few coefficients."""
     blocks = _blocks(planes, down, right)[~_blocks(clipped, down, right).any(axis=(1, 2))]
     blocks = blocks[np.linspace(0, len(blocks) - 1, min(len(blocks), BLOCKS)).astype(int)]
     sizes = np.abs(np.einsum("ux,bxy,vy->uvb", BASIS, blocks, BASIS, optimize=True))
@@ -111,7 +111,7 @@ def _by_quality(planes: np.ndarray, clipped: np.ndarray, down: int, right: int) 
 
 
 def _blocks(planes: np.ndarray, down: int, right: int) -> np.ndarray:
-    """(N, H, W) cut into (blocks, 8, 8) from an offset on."""
+    """(N, H, W) divided into (blocks, 8, 8) from an offset."""
     count, height, width = planes.shape
     rows, columns = (height - down) // 8, (width - right) // 8
     cut = planes[:, down : down + 8 * rows, right : right + 8 * columns]

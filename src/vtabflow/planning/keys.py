@@ -343,7 +343,7 @@ class _Planner:
     def _left_out(self) -> LeftOut:
         """What the page must mention as missing: excluded methods and tasks, and VTAB's other tasks."""
         study = self.study
-        real = {name for name, task in self.tasks.items() if task.source == "tfds"} - set(self.excluded_tasks)
+        real = (vtab().keys() & self.tasks.keys()) - set(self.excluded_tasks)
         return LeftOut(
             methods=tuple(catalogue.methods()[name].display for name in study.methods if name in self.excluded_methods),
             tasks=tuple(task.display for name, task in self.tasks.items() if name in self.excluded_tasks),

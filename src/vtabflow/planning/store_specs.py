@@ -25,16 +25,14 @@ from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
 from vtabflow.planning.code.lock import CodeLock
 from vtabflow.planning.study import Study
-from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, VTAB, Task, renderers
+from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, renderers
 from vtabflow.prepare.folders.fingerprint import identity as folder_identity
 from vtabflow.prepare.folders.fingerprint import scan
-from vtabflow.prepare.tfds.archives import ARCHIVES
-from vtabflow.prepare.tfds.manual import missing_by_hand
+from vtabflow.prepare.tfds.datasets import datasets, imagenet
+from vtabflow.prepare.tfds.manual import missing_downloads
 from vtabflow.runtime.files import digest, read_json
 
 FINGERPRINTS = Path("scratch/fingerprints.json")
-IMAGENET_CLASSES = 1000
-IMAGENET_VERSION = "5.1.0"  # of TFDS 4.9.10's imagenet2012
 
 
 class StorePlanner:
@@ -135,7 +133,7 @@ class StorePlanner:
             source="tfds",
             settings=TfdsSettings(**source, counts=given.counts),
             image=self.resized_image,
-            classes={task: count for task, _, _, its_dataset, count in VTAB if its_dataset == dataset},
+            classes={name: task.classes for name, task in datasets()[dataset].tasks.items()},
             budgets=budgets,
             identity=dict.fromkeys(("images", "labels", "1k", "full"), content),
             code=code,
@@ -147,18 +145,18 @@ class StorePlanner:
         image = PackedImageSpec(given.side, given.quality if given.side else None)
         code = self.lock.identity("prepare/imagenet")
         # The tars, a TFDS folder and a tree give the same store; a subset of ImageNet is identified by its files.
-        classes: int = IMAGENET_CLASSES
+        classes = imagenet().tasks[IMAGENET].classes
         subset: Any = None if counts == "official" else ["any", *self._subset_places()]
         if given.tree and subset:
             tree = self.root / given.tree
             train = tree / "train" if (tree / "train").is_dir() else tree  # ImageNet's val/ has no classes
             found = folder_identity(train, self.root / FINGERPRINTS)
             classes, subset = found.classes, [found.images, found.labels]
-        how = {"source": "imagenet", "version": IMAGENET_VERSION, "cut": subset}
+        how = {"source": "imagenet", "version": imagenet().version, "cut": subset}
         store = self._store(
             dataset=IMAGENET,
             source="imagenet",
-            settings=ImagenetSettings("tree" if given.tree else "tfds", IMAGENET_VERSION, counts),
+            settings=ImagenetSettings("tree" if given.tree else "tfds", imagenet().version, counts),
             image=image,
             classes={IMAGENET: classes},
             budgets=("full",),
@@ -187,7 +185,7 @@ class StorePlanner:
                 raise TypeError(f"it holds a {type(known).__name__}")
             found = {
                 archive.url: (known[archive.url]["sha256"].lower(), archive.sha256)
-                for archive in ARCHIVES[dataset]
+                for archive in datasets()[dataset].archives
                 if archive.url in known
             }
         except FileNotFoundError as error:
@@ -259,13 +257,11 @@ class StorePlanner:
             return []
         if store.places is None or (self.root / store.folder / "manifest.json").exists():
             return []
-        places = {name: self._below(place) for name, place in to_json(store.places).items()}
-        if (tree := places.get("tree")) and not Path(tree).is_dir():
-            return [f"{store.dataset}: {tree} is not a folder: correct `prepare.imagenet.tree`, or put the tree there."]
-        return missing_by_hand(store.dataset, places, store.settings.counts)
-
-    def _below(self, place: Any) -> Any:
-        return str(self.root / place) if isinstance(place, str) else place
+        places = store.places.below(self.root)
+        if places.tree and not Path(places.tree).is_dir():
+            what = f"{store.dataset}: {places.tree} is not a folder"
+            return [f"{what}: correct `prepare.imagenet.tree`, or put the tree there."]
+        return missing_downloads(store.dataset, places, store.settings.counts)
 
 
 def _image_identity(image: ImageSpec) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from vtabflow.errors import UserError, nearest
 from vtabflow.networks.registry import NETWORKS
 from vtabflow.planning import catalogue
 from vtabflow.planning.settings import Finetune, Folder, Group, Id, Prepare, Pretrain, Report, Run, Seed
-from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, VTAB_IDS, Task, standins, vtab
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, standins, tfds_tasks
+from vtabflow.prepare.tfds.datasets import datasets
 
 
 class Study(Group):
@@ -47,7 +47,7 @@ class Study(Group):
 
     def _check_folders(self) -> None:
         for folder in self.prepare.folders:
-            if folder in VTAB_IDS or folder == IMAGENET or folder.endswith("-standin"):
+            if folder in tfds_tasks() or folder == IMAGENET or folder.endswith("-standin"):
                 raise ValueError(
                     f"prepare.folders: {folder} is the name of a VTAB task, a stand-in or an upstream set; "
                     f"give your folder another, such as my-{folder}"
@@ -122,19 +122,19 @@ class Study(Group):
         if name in self.prepare.folders:
             folder = self.prepare.folders[name]
             return Task(name, folder.display or name, folder.group, name, "folder")
-        if name in vtab():
-            return vtab()[name]
-        known = [*vtab(), *standins(), *self.prepare.folders]
+        if name in tfds_tasks():
+            return tfds_tasks()[name]
+        known = [*tfds_tasks(), *standins(), *self.prepare.folders]
         raise ValueError(f"tasks: there is no task {name}{nearest(name, known)}; the tasks are: {', '.join(known)}")
 
     def _tfds_version(self, dataset: str) -> str:
         """The version of a dataset's TFDS records that this study reads."""
-        if dataset not in DATASETS:
+        if dataset not in datasets():
             raise ValueError(
-                f"prepare.tfds.versions: there is no dataset {dataset}{nearest(dataset, DATASETS)}; "
-                f"there are: {', '.join(DATASETS)}"
+                f"prepare.tfds.versions: there is no dataset {dataset}{nearest(dataset, datasets())}; "
+                f"there are: {', '.join(datasets())}"
             )
-        known = (DATASETS[dataset].version, *DATASETS[dataset].readable)
+        known = (datasets()[dataset].version, *datasets()[dataset].readable)
         version = self.prepare.tfds.versions.get(dataset, known[0])
         if version not in known:
             raise ValueError(
@@ -146,8 +146,8 @@ class Study(Group):
     def tfds_settings(self, dataset: str) -> dict[str, Any]:
         """Which records of which TFDS builder a dataset is made of."""
         return {
-            "builder": DATASETS[dataset].builder,
-            "config": DATASETS[dataset].config,
+            "builder": datasets()[dataset].builder,
+            "config": datasets()[dataset].config,
             "version": self._tfds_version(dataset),
         }
 

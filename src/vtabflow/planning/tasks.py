@@ -1,6 +1,7 @@
-"""The 19 tasks of VTAB in one table, as they are and as the stand-ins that are drawn for them.
+"""The tasks of a study: VTAB's 19 and others that come through TFDS, and the stand-ins that are drawn for VTAB's.
 
-Groups, datasets and numbers of classes: google-research/task_adaptation, scripts/run_all_tasks.sh and its data modules.
+A TFDS task is an entry in its dataset's file, prepare/tfds/datasets/<dataset>.yaml. A stand-in is an entry of TASKS in
+its renderer, standins/<module>.py. Folders of images are tasks of the study that names them.
 """
 
 from dataclasses import dataclass
@@ -8,13 +9,21 @@ from functools import cache
 from pathlib import Path
 
 from vtabflow.planning.code.syntax import module_literals
+from vtabflow.prepare.tfds.datasets import datasets
 
-GROUPS = ("natural", "specialized", "structured", "own")
+UPSTREAM_STANDIN = "upstream-standin"
+IMAGENET = "imagenet"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A dataset with a label rule. `classes` is None where only the images can tell (folders)."""
+    """A dataset with a label rule.
+
+    Attributes:
+        source: procedural, folder or tfds.
+        classes: None for folders, whose classes are read with the images.
+        module: the renderer of a stand-in.
+    """
 
     id: str
     display: str
@@ -22,34 +31,7 @@ class Task:
     dataset: str
     source: str
     classes: int | None = None
-    module: str | None = None  # the renderer of a stand-in
-
-
-# id, display name, group, dataset, classes
-VTAB = (
-    ("caltech101", "Caltech101", "natural", "caltech101", 102),
-    ("cifar100", "CIFAR-100", "natural", "cifar100", 100),
-    ("dtd", "DTD", "natural", "dtd", 47),
-    ("oxford-flowers102", "Flowers102", "natural", "oxford-flowers102", 102),
-    ("oxford-iiit-pet", "Pets", "natural", "oxford-iiit-pet", 37),
-    ("sun397", "Sun397", "natural", "sun397", 397),
-    ("svhn", "SVHN", "natural", "svhn", 10),
-    ("patch-camelyon", "Camelyon", "specialized", "patch-camelyon", 2),
-    ("eurosat", "EuroSAT", "specialized", "eurosat", 10),
-    ("resisc45", "Resisc45", "specialized", "resisc45", 45),
-    ("diabetic-retinopathy", "Retinopathy", "specialized", "diabetic-retinopathy", 5),
-    ("clevr-count", "Clevr-Count", "structured", "clevr", 8),
-    ("clevr-distance", "Clevr-Dist", "structured", "clevr", 6),
-    ("dmlab", "DMLab", "structured", "dmlab", 6),
-    ("kitti-distance", "KITTI-Dist", "structured", "kitti", 4),
-    ("dsprites-location", "dSpr-Loc", "structured", "dsprites", 16),
-    ("dsprites-orientation", "dSpr-Ori", "structured", "dsprites", 16),
-    ("smallnorb-azimuth", "sNORB-Azim", "structured", "smallnorb", 18),
-    ("smallnorb-elevation", "sNORB-Elev", "structured", "smallnorb", 9),
-)
-VTAB_IDS = tuple(row[0] for row in VTAB)
-UPSTREAM_STANDIN = "upstream-standin"
-IMAGENET = "imagenet"
+    module: str | None = None
 
 
 @cache
@@ -66,17 +48,31 @@ def renderers() -> dict[str, tuple[str, int]]:
 def standins() -> dict[str, Task]:
     """The stand-in of each of the 19 tasks, in VTAB's order."""
     found = {}
-    for task, display, group, dataset, _ in VTAB:
-        name = f"{task}-standin"
+    for task in vtab().values():
+        name = f"{task.id}-standin"
         if name in renderers():
             module, classes = renderers()[name]
-            found[name] = Task(
-                name, f"{display} (stand-in)", group, f"{dataset}-standin", "procedural", classes, module
-            )
+            display, dataset = f"{task.display} (stand-in)", f"{task.dataset}-standin"
+            found[name] = Task(name, display, task.group, dataset, "procedural", classes, module)
     return found
 
 
 @cache
+def tfds_tasks() -> dict[str, Task]:
+    """All tasks whose images come through TFDS: VTAB's 19 in the paper's order, then others."""
+    places = {}
+    for dataset in datasets().values():
+        for name, task in dataset.tasks.items():
+            place = task.vtab or float("inf")
+            places[name] = place, Task(name, task.display, task.group, dataset.id, "tfds", task.classes)
+    return {name: places[name][1] for name in sorted(places, key=lambda name: (places[name][0], name))}
+
+
+@cache
 def vtab() -> dict[str, Task]:
-    """The 19 tasks themselves, whose images come through TFDS."""
-    return {row[0]: Task(*row[:4], "tfds", row[4]) for row in VTAB}
+    """VTAB's 19 tasks (Zhai et al. 2019, section 3.1), in the paper's order.
+
+    Groups and numbers of classes: google-research/task_adaptation at d7630d3, scripts/run_all_tasks.sh and data/.
+    """
+    counted = {name for dataset in datasets().values() for name, task in dataset.tasks.items() if task.vtab}
+    return {name: task for name, task in tfds_tasks().items() if name in counted}

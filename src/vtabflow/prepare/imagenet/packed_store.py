@@ -1,9 +1,9 @@
-"""Stores of the form "packed": the image files' own bytes, one ArrayRecord an example, decoded when a batch is drawn.
+"""Stores of the form "packed": the image files' own bytes, one ArrayRecord per example, decoded when a batch is read.
 
     <folder>/train.array_record val.array_record test.array_record     JPEG (or PNG) bytes, random access by row
 
-The other files are those of every store (see store.py). Every record was decoded once when it was packed, so that none
-fails when it is drawn (pretrain/image_loader.py).
+The other files are those of every store (see store.py). Every record is decoded once when it is packed, so that none
+fails when it is read (pretrain/image_loader.py).
 """
 
 import io
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vtabflow.prepare.store import Store
 
 FORM = "packed"
-# One record a chunk, so that a row is read without its neighbours; JPEG does not compress.
+# One record per chunk, so that a row is read without its neighbours; JPEG does not compress further.
 LAYOUT = "group_size:1,uncompressed"
 FORMATS = ("JPEG", "PNG")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -27,8 +27,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 class Writer:
     """A split's records in order: `with Writer(folder, "train") as split: split.write(data)`.
 
-    `rows` counts them. After a good end the object stands for the split in `Making.arrays`: it has a length and a
-    `shape`, (N, None, None, 3). Raises OSError if the disk takes no more.
+    `rows` counts them. A closed writer is the split's entry in `StoreWriter.arrays`, with a length and a `shape`,
+    (N, None, None, 3).
+
+    Raises:
+        OSError: the disk is full.
     """
 
     def __init__(self, folder: Path, split: str):
@@ -46,13 +49,13 @@ class Writer:
             self._writer.close()
         except RuntimeError as error:
             if kind is None:
-                raise self._refused(error) from error
+                raise self._write_error(error) from error
 
     def write(self, data: bytes) -> None:
         try:
             self._writer.write(data)
         except RuntimeError as error:
-            raise self._refused(error) from error
+            raise self._write_error(error) from error
         self.rows += 1
 
     def __len__(self) -> int:
@@ -62,7 +65,7 @@ class Writer:
     def shape(self) -> tuple[int | None, ...]:
         return (self.rows, None, None, 3)
 
-    def _refused(self, error: RuntimeError) -> OSError:
+    def _write_error(self, error: RuntimeError) -> OSError:
         # "write() failed: No space left on device; writing /path; at byte 123"
         return OSError(str(error).split(";")[0].removeprefix("write() failed: "))
 
@@ -75,10 +78,11 @@ def is_packed(store: "Store") -> bool:
     return store.manifest.form == FORM
 
 
-def look(data: bytes) -> str:
-    """Decode an image file and say what it is: "rgb", "grey", "cmyk" or "png".
+def image_kind(data: bytes) -> str:
+    """Decode an image file and return "rgb", "grey", "cmyk" or "png".
 
-    Raises Unreadable: empty, neither JPEG nor PNG, cut off, too many pixels.
+    Raises:
+        Unreadable: empty, neither JPEG nor PNG, truncated, too many pixels.
     """
     if not data:
         raise Unreadable("is empty")
@@ -87,7 +91,7 @@ def look(data: bytes) -> str:
             if image.width * image.height > MAX_PIXELS:
                 raise Unreadable(f"has more than {MAX_PIXELS} pixels")
             mode = image.mode
-            # An eighth of the size: all data are read, for three quarters of the time.
+            # At an eighth of the size all data are read, in three quarters of the time.
             image.draft(None, (1, 1))
             image.load()
     except Image.UnidentifiedImageError as error:
@@ -100,12 +104,12 @@ def look(data: bytes) -> str:
 
 
 def shortened(data: bytes, side: int, quality: int) -> bytes:
-    """An image whose longer side is over `side` pixels as a JPEG of that side, antialiased; others as they are."""
+    """An image whose longer side is over `side` pixels as a JPEG of that side, antialiased; others unchanged."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if max(image.size) <= side:
             return data
         shape = tuple(max(1, round(length * side / max(image.size))) for length in image.size)
-        picture = image.convert("L" if image.mode == "L" else "RGB")
-    made = io.BytesIO()
-    picture.resize((shape[0], shape[1]), Image.Resampling.BILINEAR).save(made, "JPEG", quality=quality)
-    return made.getvalue()
+        pixels = image.convert("L" if image.mode == "L" else "RGB")
+    buffer = io.BytesIO()
+    pixels.resize((shape[0], shape[1]), Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

@@ -1,228 +1,139 @@
-"""The 16 datasets behind VTAB's 19 tasks, as TFDS 4.9.10 has them: builder, version, splits, counts, images and ids.
+"""The datasets that come through TFDS, one YAML file each in datasets/, and ImageNet's in ../imagenet/dataset.yaml.
 
-Source: protocol.md sections 1.1 to 1.4 and the builders' own source.
+A file has everything about a dataset: the TFDS builder, its splits and files, and its tasks. A TFDS task of your own is
+one more file there (and a function in labels.py if its label is not a feature of TFDS). Builders, versions, counts and
+checksums are those of TFDS 4.9.10: datasets/<builder>/<builder>_dataset_builder.py and checksums.tsv.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vtabflow.contracts.typed_json import from_json
+from vtabflow.errors import UserError
+from vtabflow.prepare.tfds.archives import Archive, ManualDownload
+
+FOLDER = Path(__file__).parent / "datasets"
+IMAGENET_FILE = Path(__file__).parents[1] / "imagenet/dataset.yaml"
+
+
+@dataclass(frozen=True)
+class TfdsTask:
+    """A task on a dataset.
+
+    Attributes:
+        display: its name in tables and figures.
+        group: natural, specialized, structured or own.
+        label: the integer feature that is the class, or the name of a function in labels.RULES.
+        features: the features that the function reads.
+        vtab: its place among VTAB's 19 tasks, from 1; None for others.
+    """
+
+    display: str
+    group: str
+    classes: int
+    label: str = "label"
+    features: tuple[str, ...] = ()
+    vtab: int | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One TFDS builder at one configuration. Splits are TFDS' own (`counts`), not yet those of the task."""
+    """One TFDS builder at one configuration, and its tasks.
+
+    Attributes:
+        id: the name of the file.
+        config: None where the builder has none.
+        version: the one that TFDS generates.
+        readable: other versions that an existing folder may hold.
+        split: how the task's splits are cut, a name of splits.RULES; None for ImageNet.
+        counts: examples of each TFDS split that the task uses.
+        older_counts: those of records of the same version from an older TFDS, where they differ.
+        image: the feature with the image.
+        native: (height, width, channels) if all images have one size.
+        scale: what pixels are multiplied by.
+        id_feature: the feature that names an example; None: its integer key, recomputed from the hash order.
+        id_with_class: the name is unique in its class alone: the id is "<TFDS' name of the class>/<name>".
+        archives: what the builder downloads; without them TFDS downloads by itself.
+        manual_downloads: what only a person can download.
+        records_bytes: size of the TFDS records; 0 if it is not known.
+        extracted_bytes: what TFDS unpacks to <downloads>/extracted before it writes the records, estimated.
+        inner_extracted: archives in archives, by the names that TFDS unpacks them to.
+    """
 
     id: str
     builder: str
-    config: str | None  # None where the builder has none
-    version: str  # the one that TFDS 4.9.10 can generate
-    readable: tuple[str, ...]  # others that an existing folder may hold
-    split_rule: str  # a name of splits.RULES
-    counts: dict[str, int]  # examples of each TFDS split that the task uses
-    image: str  # feature key
-    native: tuple[int, int, int] | None  # (height, width, channels) if all images have one size
-    id_feature: str | None  # the feature that names an example; None: its integer key, recomputed from the hash order
-    by_hand: bool = False  # a person has to fetch it
-    older_counts: Mapping[str, int] = field(default_factory=dict)  # of records of the same version from an older TFDS
-    id_with_class: bool = False  # the name is unique in its class alone: the id is "<TFDS' name of the class>/<name>"
+    version: str
+    counts: dict[str, int]
+    tasks: dict[str, TfdsTask]
+    config: str | None = None
+    readable: tuple[str, ...] = ()
+    split: str | None = None
+    older_counts: dict[str, int] = field(default_factory=dict)
+    image: str = "image"
+    native: tuple[int, int, int] | None = None
+    scale: int = 1
+    id_feature: str | None = None
+    id_with_class: bool = False
+    archives: tuple[Archive, ...] = ()
+    manual_downloads: tuple[ManualDownload, ...] = ()
+    records_bytes: int = 0
+    extracted_bytes: int = 0
+    inner_extracted: tuple[str, ...] = ()
+
+    def records(self, tfds: str | Path, version: str | None = None) -> Path:
+        """Where TFDS has the records of a version below its folder `tfds`."""
+        return Path(tfds, self.builder, *([self.config] if self.config else []), version or self.version)
+
+    def prepared(self, tfds: str | Path, version: str | None = None) -> Path | None:
+        """The folder of a version's records if they are complete: TFDS gives a folder its name last."""
+        folder = self.records(tfds, version)
+        return folder if (folder / "dataset_info.json").is_file() else None
 
 
-_ALL = (
-    Dataset(
-        id="caltech101",
-        builder="caltech101",
-        config=None,
-        version="3.0.2",
-        readable=("3.0.1", "3.0.0"),
-        split_rule="90/10",
-        counts={"train": 3_060, "test": 6_084},
-        image="image",
-        native=None,
-        id_feature="image/file_name",
-        id_with_class=True,
-    ),
-    Dataset(
-        id="cifar100",
-        builder="cifar100",
-        config=None,
-        version="3.0.2",
-        readable=(),
-        split_rule="90/10",
-        counts={"train": 50_000, "test": 10_000},
-        image="image",
-        native=(32, 32, 3),
-        id_feature="id",
-    ),
-    Dataset(
-        id="dtd",
-        builder="dtd",
-        config=None,
-        version="3.0.1",
-        readable=(),
-        split_rule="given",
-        counts={"train": 1_880, "validation": 1_880, "test": 1_880},
-        image="image",
-        native=None,
-        id_feature="file_name",
-    ),
-    Dataset(
-        id="oxford-flowers102",
-        builder="oxford_flowers102",
-        config=None,
-        version="2.1.1",
-        readable=(),
-        split_rule="given",
-        counts={"train": 1_020, "validation": 1_020, "test": 6_149},
-        image="image",
-        native=None,
-        id_feature="file_name",
-    ),
-    Dataset(
-        id="oxford-iiit-pet",
-        builder="oxford_iiit_pet",
-        config=None,
-        version="4.0.0",
-        readable=("3.2.0",),  # 4.0.0 re-encodes 12 bad files; counts and classes are the same
-        split_rule="80/20",
-        counts={"train": 3_680, "test": 3_669},
-        image="image",
-        native=None,
-        id_feature="file_name",
-    ),
-    Dataset(
-        id="sun397",
-        builder="sun397",
-        config="tfds",
-        version="4.0.0",
-        readable=(),
-        split_rule="given",
-        # TFDS 4.9.10 leaves out a broken image that older ones kept under the same version (protocol.md section 1.4).
-        counts={"train": 76_127, "validation": 10_875, "test": 21_750},
-        older_counts={"train": 76_128},
-        image="image",
-        native=None,
-        id_feature="file_name",
-    ),
-    Dataset(
-        id="svhn",
-        builder="svhn_cropped",
-        config=None,
-        version="3.1.0",
-        readable=("3.0.0",),  # without `id`: there the ids are the integer keys
-        split_rule="90/10",
-        counts={"train": 73_257, "test": 26_032},
-        image="image",
-        native=(32, 32, 3),
-        id_feature="id",
-    ),
-    Dataset(
-        id="patch-camelyon",
-        builder="patch_camelyon",
-        config=None,
-        version="2.0.0",
-        readable=(),
-        split_rule="given",
-        counts={"train": 262_144, "validation": 32_768, "test": 32_768},
-        image="image",
-        native=(96, 96, 3),
-        id_feature="id",
-    ),
-    Dataset(
-        id="eurosat",
-        builder="eurosat",
-        config="rgb",
-        version="2.0.0",
-        readable=(),
-        split_rule="60/20/20",
-        counts={"train": 27_000},
-        image="image",
-        native=(64, 64, 3),
-        id_feature="filename",
-    ),
-    Dataset(
-        id="resisc45",
-        builder="resisc45",
-        config=None,
-        version="3.0.0",
-        readable=(),
-        split_rule="60/20/20",
-        counts={"train": 31_500},
-        image="image",
-        native=(256, 256, 3),
-        id_feature="filename",
-        by_hand=True,
-    ),
-    Dataset(
-        id="diabetic-retinopathy",
-        builder="diabetic_retinopathy_detection",
-        config="btgraham-300",
-        version="3.0.0",
-        readable=(),
-        split_rule="given",
-        counts={"train": 35_126, "validation": 10_906, "test": 42_670},
-        image="image",
-        native=None,
-        id_feature="name",
-        by_hand=True,
-    ),
-    Dataset(
-        id="clevr",
-        builder="clevr",
-        config=None,
-        version="3.1.0",
-        readable=("3.0.0",),
-        split_rule="90/10, validation as test",
-        counts={"train": 70_000, "validation": 15_000},
-        image="image",
-        native=(320, 480, 3),
-        id_feature="file_name",
-    ),
-    Dataset(
-        id="dmlab",
-        builder="dmlab",
-        config=None,
-        version="2.0.1",
-        readable=(),
-        split_rule="given",
-        counts={"train": 65_550, "validation": 22_628, "test": 22_735},
-        image="image",
-        native=(360, 480, 3),
-        id_feature="filename",
-    ),
-    Dataset(
-        id="kitti",
-        builder="kitti",
-        config=None,
-        version="3.3.0",
-        readable=("3.2.0", "3.1.0"),
-        split_rule="given",
-        counts={"train": 6_347, "validation": 423, "test": 711},
-        image="image",
-        native=None,
-        id_feature="image/file_name",
-    ),
-    Dataset(
-        id="dsprites",
-        builder="dsprites",
-        config=None,
-        version="2.0.0",
-        readable=("2.1.0",),
-        split_rule="80/10/10",
-        counts={"train": 737_280},
-        image="image",
-        native=(64, 64, 1),
-        id_feature=None,
-    ),
-    Dataset(
-        id="smallnorb",
-        builder="smallnorb",
-        config=None,
-        version="2.0.0",
-        readable=("2.1.0",),
-        split_rule="given train, halves of test",
-        counts={"train": 24_300, "test": 24_300},
-        image="image",
-        native=(96, 96, 1),
-        id_feature=None,
-    ),
-)
-DATASETS: dict[str, Dataset] = {dataset.id: dataset for dataset in _ALL}
+@cache
+def datasets() -> dict[str, Dataset]:
+    """All datasets of tasks by id, VTAB's first and in VTAB's order.
+
+    Raises:
+        UserError: a file that does not describe a dataset.
+    """
+    found = [read(path, path.stem) for path in sorted(FOLDER.glob("*.yaml"))]
+    return {each.id: each for each in sorted(found, key=_place)}
+
+
+@cache
+def imagenet() -> Dataset:
+    """The upstream dataset, which is prepared by vtabflow.prepare.imagenet."""
+    return read(IMAGENET_FILE, "imagenet")
+
+
+def dataset_of(name: str) -> Dataset:
+    """The dataset of an id, ImageNet as well."""
+    return imagenet() if name == imagenet().id else datasets()[name]
+
+
+def read(path: Path, name: str) -> Dataset:
+    """The dataset that a YAML file describes.
+
+    Raises:
+        UserError: the file cannot be read, or a field is missing, unknown or of another type.
+    """
+    try:
+        # The loader in C takes a tenth of the time, and every command plans the study.
+        content: Any = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read ({error}): correct it") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} should hold the fields of a dataset: cifar100.yaml next to it shows them")
+    try:
+        return from_json(Dataset, {"id": name, **content}, str(path))
+    except UserError as error:
+        raise UserError(f"{str(error).partition(';')[0]}: correct it; cifar100.yaml shows the form") from error
+
+
+def _place(dataset: Dataset) -> tuple[float, str]:
+    return min((task.vtab or float("inf") for task in dataset.tasks.values()), default=float("inf")), dataset.id

@@ -1,6 +1,6 @@
-"""One file from one address: resumed where it broke off, tried again, hashed while it streams, with progress lines.
+"""Download of one file: resumed after an interruption, retried, hashed while it streams, with progress lines.
 
-Only http, https and file addresses. Nothing of what comes is believed: the caller compares the SHA-256.
+Only http, https and file addresses. The SHA-256 decides whether it is the right file.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from vtabflow import __version__
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.tfds.archives import is_address
 from vtabflow.runtime.files import read_json, write_json
+from vtabflow.runtime.progress import Progress, gigabytes
 
 BLOCK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
-PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0)  # seconds before the next of the attempts that bring nothing
-LONGEST_PAUSE = 120.0  # the most of a Retry-After that is waited for
-PROGRESS_SECONDS = 10.0
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that another attempt may not get
+PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0)  # seconds before the next attempt, by the number of attempts without a new byte
+LONGEST_PAUSE = 120.0  # at most, whatever Retry-After says
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # statuses that may pass
 
 
 class DownloadError(Exception):
-    """An address that does not give the file; the text is what was found there."""
+    """An address that does not give the file; the text is the reason."""
 
 
 class _Retry(Exception):
-    """An attempt that ended before the file did; the text is the reason."""
+    """An attempt that ended before the file was complete; the text is the reason."""
 
     def __init__(self, reason: str, wait: float = 0.0):
         super().__init__(reason)
@@ -47,9 +47,9 @@ class _Source(Protocol):
 
 @dataclass
 class _Part:
-    """What is there of a file: `path` (the .part file), its length and the running digest of its bytes.
+    """An incomplete download: `path` (the .part file), its length and the running digest of its bytes.
 
-    Beside it lies <path>.json with the address it came from and that server's mark of the file's version.
+    <path>.json has the address that it came from and the server's mark of the file's version (ETag or Last-Modified).
     """
 
     path: Path
@@ -59,8 +59,8 @@ class _Part:
     digest: Any = field(default_factory=hashlib.sha256)
     resumed: bool = False
 
-    def take_up(self) -> None:
-        """Go on with what an earlier run left."""
+    def resume(self) -> None:
+        """Read what an earlier run has downloaded."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             return
@@ -72,7 +72,7 @@ class _Part:
                 self.length += len(block)
         self.resumed = self.length > 0
         if self.resumed:
-            print(f"{self.label}: going on after {gigabytes(self.length)}", flush=True)
+            print(f"{self.label}: resuming after {gigabytes(self.length)}", flush=True)
 
     def start_over(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -88,28 +88,39 @@ class _Part:
 
 
 def addresses(url: str, mirrors: Mapping[str, str]) -> list[str]:
-    """Where `url` is to be looked for: at each mirror whose prefix it has, in order, and at last at itself.
+    """The addresses to try for `url`: at each mirror whose prefix it has, in order, and its own.
 
-    Raises UserError for one that is not a whole http, https or file address.
+    Raises:
+        UserError: one is not a complete http, https or file address.
     """
     found = [other + url[len(prefix) :] for prefix, other in mirrors.items() if url.startswith(prefix)]
     for address in [*found, url]:
         if not is_address(address):
-            raise UserError(f"prepare.tfds.mirrors: {address} is no http, https or file address: correct the mirror")
+            raise UserError(
+                f"prepare.tfds.mirrors: {address} is not an http, https or file address: correct the mirror"
+            )
     return [*dict.fromkeys([*found, url])]
 
 
 def download(url: str, path: Path, size: int | None, sha256: str, label: str) -> None:
-    """Bring the file at `url` to `path`, going on where an earlier call or another address broke off.
+    """Download `url` to `path`, resuming what an earlier call or another address has left there.
 
-    Args: size in bytes, None if not known; `label` starts the progress lines ("cifar100: cifar-100-binary.tar.gz").
-    Raises: Dead with what was found instead (then nothing wrong is left at `path`); RunError if the disk is full.
+    Args:
+        url: an http, https or file address.
+        path: of the file, incomplete until this returns.
+        size: bytes, None if not known.
+        sha256: the digest that the file should have.
+        label: how the progress lines start ("cifar100: cifar-100-binary.tar.gz").
+
+    Raises:
+        DownloadError: the address does not give the file. A wrong file is removed from `path`.
+        RunError: the file cannot be written.
     """
     part = _Part(path, label, size)
-    part.take_up()
+    part.resume()
     while True:
         resumed = part.resumed
-        _bring(url, part)
+        _attempts(url, part)
         if part.digest.hexdigest() == sha256:
             _notes(path).unlink(missing_ok=True)
             return
@@ -117,12 +128,12 @@ def download(url: str, path: Path, size: int | None, sha256: str, label: str) ->
         part.start_over()
         if not resumed:
             raise DownloadError(f"it gives another file ({length:,} bytes, SHA-256 {found})")
-        # What was there from before may be of another version: once more, from the start.
+        # The resumed part may be of another version of the file: once more, from the start.
 
 
-def _bring(url: str, part: _Part) -> None:
-    """Attempts until the file is whole. One that brings nothing new is followed by a longer pause."""
-    idle, most = 0, part.length  # a server without ranges starts over: only what no attempt had before is new
+def _attempts(url: str, part: _Part) -> None:
+    """Try until the file is complete. An attempt without a new byte is followed by a longer pause."""
+    idle, most = 0, part.length  # a server without ranges starts over: new is what no attempt had before
     while part.size is None or part.length != part.size:
         try:
             if _attempt(url, part):
@@ -138,7 +149,7 @@ def _bring(url: str, part: _Part) -> None:
 
 
 def _attempt(url: str, part: _Part) -> bool:
-    """One connection. Returns whether the file is whole; raises Dead or _Again."""
+    """Make one connection. Returns whether the file is complete; raises DownloadError or _Retry."""
     if url.partition(":")[0].lower() == "file":
         with _local(url) as stream:
             total = os.fstat(stream.fileno()).st_size
@@ -150,18 +161,18 @@ def _attempt(url: str, part: _Part) -> bool:
         if mark := part.mark(url):
             headers["If-Range"] = mark
     try:
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the opener knows http and https alone
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the opener has http and https alone
         answer = _opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         with closing(error):
             if error.code == 416:
                 part.start_over()
                 raise _Retry("the server has less than was there") from error
-            if error.code in PASSING:
+            if error.code in TRANSIENT:
                 raise _Retry(f"HTTP {error.code} {error.reason}", _retry_after(error.headers)) from error
             raise DownloadError(f"HTTP {error.code} {error.reason}") from error
     except (ValueError, http.client.InvalidURL) as error:
-        raise DownloadError(f"it is no address ({error})") from error
+        raise DownloadError(f"it is not an address ({error})") from error
     except (OSError, http.client.HTTPException) as error:
         raise _Retry(f"no connection ({getattr(error, 'reason', error) or type(error).__name__})") from error
     with closing(answer):
@@ -183,7 +194,7 @@ def _local(url: str) -> BinaryIO:
 
 
 def _total(answer: Any, part: _Part) -> int | None:
-    """The length of the whole file as the server says it; the part starts over where the server does."""
+    """The length of the whole file by the server's headers; starts over if the server does."""
     length = answer.headers.get("Content-Length")
     if answer.status == 206:
         span, _, whole = (answer.headers.get("Content-Range") or "").partition("/")
@@ -200,7 +211,7 @@ def _receive(source: _Source, part: _Part, total: int | None) -> bool:
     if total is not None and part.size is not None and total != part.size:
         part.start_over()
         raise DownloadError(f"it gives another file ({total:,} bytes instead of {part.size:,})")
-    clock = _Clock(part.label, part.length, total or part.size)
+    progress = Progress(part.label, total or part.size, "bytes", done=part.length)
     with _opened(part.path) as target:
         while True:
             try:
@@ -213,7 +224,7 @@ def _receive(source: _Source, part: _Part, total: int | None) -> bool:
                 part.start_over()
                 raise DownloadError(f"it gives another file (more than {part.size:,} bytes)")
             _write(target, block, part)
-            clock.tick(part.length)
+            progress.add(len(block))
         _write(target, b"", part)
     if total is not None and part.length < total:
         raise _Retry(f"the connection broke off after {gigabytes(part.length)}")
@@ -244,7 +255,7 @@ def _write(target: BinaryIO, block: bytes, part: _Part) -> None:
 
 def _not_written(path: Path, error: OSError) -> RunError:
     reason = error.strerror or error
-    return RunError(f"cannot write {path}: {reason}; free the disk or mend the permission, then run again to go on")
+    return RunError(f"cannot write {path}: {reason}; free the disk or correct the permission, then run again to resume")
 
 
 def _notes(path: Path) -> Path:
@@ -257,7 +268,7 @@ def _retry_after(headers: Any) -> float:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """An opener that knows http and https alone, redirects and the proxies that the environment names."""
+    """An opener with http, https, redirects and the proxies of the environment, and nothing else."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -270,39 +281,3 @@ def _opener() -> urllib.request.OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
-
-
-class _Clock:
-    """A progress line about every ten seconds: how much, how fast, how long still."""
-
-    def __init__(self, label: str, start: int, total: int | None):
-        self.label, self.start, self.total = label, start, total
-        self.began = self.said = time.monotonic()
-
-    def tick(self, length: int) -> None:
-        now = time.monotonic()
-        if now - self.said < PROGRESS_SECONDS:
-            return
-        self.said = now
-        rate = (length - self.start) / (now - self.began)
-        line = f"{self.label}: {gigabytes(length)}"
-        if self.total:
-            line += f" of {gigabytes(self.total)}"
-        line += f", {rate / 1e6:.1f} MB/s"
-        if self.total and rate:
-            line += f", {duration((self.total - length) / rate)} left"
-        print(line, flush=True)
-
-
-def gigabytes(count: float) -> str:
-    """Bytes as people say them: "1.2 GB", "344.9 MB", "502 bytes"."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

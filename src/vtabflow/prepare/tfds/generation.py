@@ -1,45 +1,47 @@
-"""What this project changes around TFDS while it generates records: order, memory and progress.
+"""What is changed in TFDS while it generates records: order of folders, memory and progress lines.
 
-The builders stay as they are, and so do the records that they make; only their surroundings differ, and only inside the
-block. Every change says why it is there.
+The builders are not modified, and neither are the records. Every change gives its reason. Several builders load whole
+files: with them the prepare step would need 4 GB for dSprites and 3 GB for SVHN, and it is to stay under 2 GB whatever
+the dataset's size.
 """
 
 import gzip
-import json
 import os
 import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from threading import BoundedSemaphore
 from types import SimpleNamespace
 from typing import IO, Any
-from unittest import mock
 from zlib import decompressobj
 
 import numpy as np
 
 from vtabflow.prepare.tfds.datasets import Dataset
-from vtabflow.prepare.tfds.records import Progress
+from vtabflow.runtime.progress import Progress
 
-# What TFDS holds in memory before it sorts records on the disk, 1 GiB as it comes. The order does not depend on it.
+# The size from which TFDS sorts records on the disk and not in memory, 1 GiB by default. The order does not depend on it.
 SHUFFLE_BYTES = 64 << 20
-# On the disk TFDS sorts into 1,000 open files; a limit of 1,024, a common one, leaves the builder too few of its own.
+# On the disk TFDS sorts into 1,000 open files; with a limit of 1,024, a common one, the builder has too few.
 OPEN_FILES = 4096
 UNWRITTEN = 64  # files that are unpacked and not yet on the disk
-ROWS = 4096  # of an array that is read piece by piece
-PIECE = 1 << 20  # characters or bytes of a file that is
+ROWS = 4096  # of an array that are read at once
+PIECE = 1 << 20  # bytes of a file that are read at once
+
+Patch = tuple[Any, str, Any]  # object, attribute, value
 
 
 @contextmanager
 def patched_tfds(dataset: Dataset, reading: list[str]) -> Iterator[None]:
-    """Generate one dataset: folders sorted, memory bounded, progress in lines. Not for two threads at once.
+    """Change TFDS for the generation of one dataset. Not for two threads at once.
 
-    `reading` has the file that the builder is at, if it goes through them one by one: its name in an archive, or its
-    whole path.
+    Args:
+        dataset: which builders are changed further.
+        reading: gets the file that the builder is reading, its name in an archive or its absolute path.
     """
     from tensorflow_datasets.core import dataset_builder, shuffle, utils
     from tensorflow_datasets.core.download import extractor
@@ -48,7 +50,7 @@ def patched_tfds(dataset: Dataset, reading: list[str]) -> Iterator[None]:
 
     def lines(items: Any, desc: str = "", unit: str = "", total: int | None = None, **_: Any) -> Iterator[Any]:
         # "Generating train examples...", then "Shuffling <path>...", and around them "Generating splits...".
-        progress = Progress(f"{dataset.id}: {desc.split('/')[0].strip(' .').lower()}", total)
+        progress = Progress(f"{dataset.id}: {desc.split('/')[0].strip(' .').lower()}", total, "examples")
         for item in items:
             yield item
             if unit == " examples":
@@ -66,8 +68,10 @@ def patched_tfds(dataset: Dataset, reading: list[str]) -> Iterator[None]:
     enough = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < enough:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
-    with ExitStack() as stack, _Unpacking(extractor._copy) as unpacking:
+    with _Unpacking(extractor._copy) as unpacking:
+        methods = {**extractor._EXTRACT_METHODS, ExtractMethod.GZIP: _whole_gzip}
         patches = [
+            (extractor, "_EXTRACT_METHODS", methods),
             *_sorted_folders(),
             (utils, "tqdm", lines),
             (tqdm_utils, "_active", False),
@@ -77,18 +81,30 @@ def patched_tfds(dataset: Dataset, reading: list[str]) -> Iterator[None]:
             (extractor, "_copy", unpacking.copy),
             (extractor, "iter_archive", named),
             (extractor.get_extractor(), "_executor", unpacking),
-            *(_lean_clevr() if dataset.id == "clevr" else []),
-            *(_lean_dsprites() if dataset.id == "dsprites" else []),
-            *(_lean_svhn() if dataset.id == "svhn" else []),
-            *(_named_eyes(reading) if dataset.id == "diabetic-retinopathy" else []),
+            *(_stream_clevr() if dataset.builder == "clevr" else []),
+            *(_stream_dsprites() if dataset.builder == "dsprites" else []),
+            *(_stream_svhn() if dataset.builder == "svhn_cropped" else []),
+            *(_note_retinopathy_files(reading) if dataset.builder == "diabetic_retinopathy_detection" else []),
         ]
+        with _attributes(patches):
+            yield
+
+
+@contextmanager
+def _attributes(patches: list[Patch]) -> Iterator[None]:
+    """Set attributes of modules, classes and objects in the block."""
+    missing = object()
+    before = [(holder, name, vars(holder).get(name, missing)) for holder, name, _ in patches]
+    try:
         for holder, name, value in patches:
-            stack.enter_context(mock.patch.object(holder, name, value))
-        stack.enter_context(mock.patch.dict(extractor._EXTRACT_METHODS, {ExtractMethod.GZIP: _whole_gzip}))
+            setattr(holder, name, value)
         yield
-
-
-Patch = tuple[Any, str, Any]
+    finally:
+        for holder, name, value in reversed(before):
+            if value is missing:
+                delattr(holder, name)
+            else:
+                setattr(holder, name, value)
 
 
 def _sorted_folders() -> list[Patch]:
@@ -108,8 +124,8 @@ def _sorted_folders() -> list[Patch]:
     return [(tf.io.gfile, "listdir", lambda path: ordered(listdir(path))), (tf.io.gfile, "walk", sorted_walk)]
 
 
-def _named_eyes(reading: list[str]) -> list[Patch]:
-    """Diabetic retinopathy's builder opens its pictures itself, and an undecodable one ends it without a name."""
+def _note_retinopathy_files(reading: list[str]) -> list[Patch]:
+    """Diabetic retinopathy's builder opens its images itself, and its error for a broken one does not name it."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_cls("diabetic_retinopathy_detection")
@@ -117,21 +133,21 @@ def _named_eyes(reading: list[str]) -> list[Patch]:
 
     def named(self: Any, path: str) -> Any:
         reading[:] = [os.path.abspath(path)]
-        picture = process(self, path)
+        image = process(self, path)
         reading.clear()
-        return picture
+        return image
 
     return [(builder, "_process_image", named)]
 
 
 class _Unpacking(ThreadPoolExecutor):
-    """TFDS' pool for unpacking, which would read an archive ahead of the disk without end.
+    """TFDS' pool for unpacking, with a bound on the files that wait to be written.
 
-    Few files wait to be written, and a .gz, which TFDS would hold whole (patch_camelyon: 7.2 GB), goes through in pieces.
+    A .gz, which TFDS would read at once (patch_camelyon: 7.2 GB), is unpacked in pieces.
     """
 
     def __init__(self, copy: Callable[[bytes, str], None]) -> None:
-        # Each archive keeps a thread (patch_camelyon and smallnorb have six), and the files need some as well.
+        # Each archive occupies a thread (patch_camelyon and smallnorb have six), and the files need some as well.
         super().__init__(max_workers=8 + 4 * (os.cpu_count() or 1))
         self._room = BoundedSemaphore(UNWRITTEN)
         self._copy = copy
@@ -153,218 +169,125 @@ class _Unpacking(ThreadPoolExecutor):
 
 
 def _whole_gzip(path: Any) -> Iterator[tuple[str, SimpleNamespace]]:
-    # In place of the content the file itself, for `copy`.
+    # `copy` gets the file in place of its content.
     yield "", SimpleNamespace(read=lambda: Path(path))
 
 
-def _lean_clevr() -> list[Patch]:
-    """CLEVR's 700,000 questions have programs that no record holds: parsed at once they would take many GB."""
+def _stream_clevr() -> list[Patch]:
+    """Read CLEVR's JSON entry by entry; its 700,000 questions have programs that are in no record and take many GB."""
     from tensorflow_datasets.datasets.clevr import clevr_dataset_builder as builder
 
-    def needed(entry: dict[str, Any]) -> Any:
-        if "question" in entry:
-            # Ten questions have one file name, and there are 28 answers.
-            short = {name: sys.intern(entry[name]) for name in ("image_filename", "answer") if name in entry}
-            return {**short, "question": entry["question"]}
-        if "objects" in entry:
-            return {"objects": entry["objects"]}
-        # The steps of a program; which object of a scene lies behind which.
-        return None if "value_inputs" in entry or "behind" in entry else entry
-
-    return [(builder, "json", SimpleNamespace(load=lambda stream: load_json(stream, needed)))]
+    return [(builder, "json", SimpleNamespace(load=load_clevr))]
 
 
-def load_json(stream: IO[str], hook: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-    """A JSON object read member by member, and its lists entry by entry: the text is never in memory as a whole.
+def load_clevr(stream: IO[str]) -> dict[str, list[dict[str, Any]]]:
+    """What the builder uses of a file of questions or scenes, in place of json.load."""
+    import ijson
 
-    Args: hook as json.load's object_hook, for the objects inside. Raises json.JSONDecodeError.
-    """
-    text, found = _Text(stream, hook), {}
-    text.take("{")
-    while text.peek() != "}":
-        name = text.value()
-        text.take(":")
-        found[name] = list(text.entries()) if text.peek() == "[" else text.value()
-        if text.peek() != "}":
-            text.take(",")
-    return found
-
-
-class _Text:
-    """A stream of JSON and the place that is read next."""
-
-    def __init__(self, stream: IO[str], hook: Callable[[dict[str, Any]], Any]) -> None:
-        self.stream, self.text, self.at = stream, "", 0
-        self.decoder = json.JSONDecoder(object_hook=hook)
-
-    def peek(self) -> str:
-        """The next sign that is not white space."""
-        while not (sign := self.text[self.at : self.at + 1]).strip():
-            if sign:
-                self.at += 1
-            elif not self._more():
-                raise json.JSONDecodeError("the text ends too early", self.text, self.at)
-        return sign
-
-    def take(self, sign: str) -> None:
-        if self.peek() != sign:
-            raise json.JSONDecodeError(f"{sign} is missing", self.text, self.at)
-        self.at += 1
-
-    def value(self) -> Any:
-        self.peek()
-        while True:
-            try:
-                found, end = self.decoder.raw_decode(self.text, self.at)
-            except json.JSONDecodeError:
-                if not self._more():
-                    raise
-                continue
-            if self.text[end : end + 1] in tuple(", ]}:\t\r\n"):
-                self.at = end
-                return found
-            # A number that is cut off at the end of the text reads as a shorter one.
-            if not self._more():
-                raise json.JSONDecodeError("the text ends too early", self.text, self.at)
-
-    def entries(self) -> Iterator[Any]:
-        self.take("[")
-        while self.peek() != "]":
-            yield self.value()
-            if self.peek() != "]":
-                self.take(",")
-        self.take("]")
-
-    def _more(self) -> bool:
-        added = self.stream.read(PIECE)
-        self.text, self.at = self.text[self.at :] + added, 0
-        return bool(added)
+    kind = "questions" if "questions" in Path(stream.name).name else "scenes"
+    interned = ("image_filename", "answer")  # ten questions have one file name, and there are 28 answers
+    found = []
+    for entry in ijson.items(stream.buffer, f"{kind}.item", use_float=True):  # type: ignore[attr-defined]
+        strings = {name: sys.intern(entry[name]) for name in interned if name in entry}
+        found.append({"objects": entry["objects"]} if kind == "scenes" else {**strings, "question": entry["question"]})
+    if not found:
+        raise ValueError(f"{stream.name} has no {kind}")
+    return {kind: found}
 
 
-def _lean_dsprites() -> list[Patch]:
-    """dSprites' builder reads all images at once, 3 GB of zeros and ones: kept as bits they are 0.4 GB."""
+def _stream_dsprites() -> list[Patch]:
+    """Read dSprites' images as they are used; its builder reads all of them at once, 3 GB."""
     from tensorflow_datasets.datasets.dsprites import dsprites_dataset_builder as builder
 
-    class Numpy:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(np, name)
+    def array(values: Any) -> Any:
+        return _h5_rows(values.file.filename, values.name) if values.name == "/imgs" else np.array(values)
 
-        def array(self, values: Any) -> Any:
-            return _Bits(values) if getattr(values, "name", "") == "/imgs" else np.array(values)
-
-    return [(builder, "np", Numpy())]
+    return [(builder, "np", _Numpy(array=array))]
 
 
-class _Bits:
-    """An array of zeros and ones, read piece by piece; iterating gives its rows as they were."""
+def _h5_rows(path: str, name: str) -> Iterator[np.ndarray]:
+    """The rows of an array in an HDF5 file."""
+    import h5py
 
-    def __init__(self, values: Any) -> None:
-        self.shape, self.dtype = values.shape[1:], values.dtype
-        pieces = (np.asarray(values[start : start + ROWS]) for start in range(0, len(values), ROWS))
-        self.rows = [self._packed(piece) for piece in pieces]
-
-    def _packed(self, piece: np.ndarray) -> np.ndarray:
-        if piece.max(initial=0) > 1:
-            raise ValueError("the images hold other values than 0 and 1")
-        return np.packbits(piece.reshape(len(piece), -1), axis=1)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        size = int(np.prod(self.shape))
-        for piece in self.rows:
-            for row in piece:
-                yield np.unpackbits(row, count=size).reshape(self.shape).astype(self.dtype)
+    with h5py.File(path, "r") as file:
+        values = file[name]
+        for start in range(0, len(values), ROWS):
+            yield from values[start : start + ROWS]
 
 
-def _lean_svhn() -> list[Patch]:
-    """SVHN's builder loads a .mat at once, 1.6 GB of pixels for `extra`: its images are read one after the other."""
+def _stream_svhn() -> list[Patch]:
+    """Read SVHN's images as they are used; its builder loads a .mat at once, 1.6 GB of pixels for `extra`."""
     import scipy.io
     from tensorflow_datasets.datasets.svhn_cropped import svhn_cropped_dataset_builder as builder
 
     loadmat = scipy.io.loadmat
 
-    class Numpy:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(np, name)
+    def load(stream: Any) -> dict[str, Any]:
+        return {**loadmat(stream, variable_names=["y"]), "X": mat_images(Path(stream.name), "X")}
 
-        def rollaxis(self, values: Any, axis: int) -> Any:
-            return values if isinstance(values, MatImages) else np.rollaxis(values, axis)
-
-    def lean(stream: Any) -> dict[str, Any]:
-        return {**loadmat(stream, variable_names=["y"]), "X": MatImages(Path(stream.name), "X")}
-
-    return [(scipy.io, "loadmat", lean), (builder, "np", Numpy())]
+    # The builder moves the last axis to the front, as `mat_images` has it.
+    return [(scipy.io, "loadmat", load), (builder, "np", _Numpy(rollaxis=lambda values, axis: values))]
 
 
-class MatImages:
-    """A uint8 variable (H, W, C, N) of a MATLAB 5 file; iterating gives its N images (H, W, C), read as they are wanted.
+class _Numpy:
+    """numpy for a builder, with some of its functions replaced."""
 
-    The format: MathWorks, "MAT-File Format", level 5. Raises ValueError where the file has no such variable.
+    def __init__(self, **replaced: Callable[..., Any]) -> None:
+        vars(self).update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+
+def mat_images(path: Path, name: str) -> Iterator[np.ndarray]:
+    """The N images (H, W, C) of a uint8 variable (H, W, C, N) of a MATLAB 5 file, compressed or not, one at a time.
+
+    The format: MathWorks, "MAT-File Format", level 5. A file has 128 bytes of header, then one element per variable: its
+    type and size (4 bytes each) and its content, of which the pixels are the end.
+
+    Raises:
+        ValueError: there is no such variable, or the file is truncated.
     """
+    from scipy.io import whosmat
 
-    COMPRESSED, MATRIX, UINT8 = 15, 14, 2  # types of elements
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        with open(self.path, "rb") as stream:
-            if stream.read(128)[126:] != b"IM":
-                raise ValueError(f"{self.path.name} is no little-endian MATLAB 5 file")
-            while tag := stream.read(8):
-                kind, size = np.frombuffer(tag, "<u4").tolist()
-                after = stream.tell() + size
-                read = _inflated(stream) if kind == self.COMPRESSED else stream.read
-                if kind == self.COMPRESSED:
-                    kind = int(np.frombuffer(read(8), "<u4")[0])
-                if kind == self.MATRIX and (shape := self._shape(read)):
-                    yield from self._images(read, shape)
-                    return
-                stream.seek(after)
-        raise ValueError(f"{self.path.name} has no variable {self.name}")
-
-    def _shape(self, read: Callable[[int], bytes]) -> tuple[int, ...] | None:
-        """The variable's shape, with `read` at its first number; None if it is another variable."""
-        flags, shape, name = (self._element(read) for _ in range(3))
-        if name[1].rstrip(b"\0") != self.name.encode():
-            return None
-        kind, size = np.frombuffer(read(8), "<u4").tolist()
-        found = tuple(np.frombuffer(shape[1], "<i4").tolist())
-        if kind != self.UINT8 or len(found) != 4 or size != np.prod(found) or flags[1][1] & 8:
-            raise ValueError(f"{self.name} of {self.path.name} is not an array of four axes of uint8")
-        return found
-
-    @staticmethod
-    def _element(read: Callable[[int], bytes]) -> tuple[int, bytes]:
-        """Type and bytes of a small element; up to four bytes lie in the tag itself."""
-        tag = read(8)
-        kind, size = np.frombuffer(tag, "<u4").tolist()
-        if kind >> 16:
-            return kind & 0xFFFF, tag[4 : 4 + (kind >> 16)]
-        return kind, read(-(-size // 8) * 8)[:size]
-
-    @staticmethod
-    def _images(read: Callable[[int], bytes], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    compressed, matrix = 15, 14  # types of elements
+    with open(path, "rb") as stream:
+        stream.seek(128)
+        for found, shape, dtype in whosmat(str(path)):
+            kind, size = np.frombuffer(stream.read(8), "<u4").tolist()
+            if found == name:
+                break
+            stream.seek(size, 1)
+        else:
+            raise ValueError(f"{path.name} has no variable {name}")
+        if kind not in (compressed, matrix) or dtype != "uint8" or len(shape) != 4:
+            raise ValueError(f"{name} of {path.name} is not an array of four axes of uint8")
+        read = _inflated(stream) if kind == compressed else stream.read
+        if kind == compressed:
+            size = int(np.frombuffer(read(8), "<u4")[1])
         *one, count = shape
-        size = int(np.prod(one))
+        pixels = int(np.prod(one))
+        # The element is padded to 8 bytes.
+        read(size - -(-count * pixels // 8) * 8)
         for _ in range(count):
-            data = read(size)
-            if len(data) != size:
+            data = read(pixels)
+            if len(data) != pixels:
                 raise ValueError("the file ends too early")
             yield np.frombuffer(data, np.uint8).reshape(one, order="F")
 
 
 def _inflated(stream: IO[bytes]) -> Callable[[int], bytes]:
     """`read` of what a zlib stream in a file unpacks to."""
-    inflate, held = decompressobj(), bytearray()
+    inflate, buffer = decompressobj(), bytearray()
 
     def read(size: int) -> bytes:
-        while len(held) < size and not inflate.eof:
+        while len(buffer) < size and not inflate.eof:
             data = inflate.unconsumed_tail or stream.read(PIECE)
             if not data:
                 break
-            held.extend(inflate.decompress(data, PIECE))
-        found = bytes(held[:size])
-        del held[:size]
+            buffer.extend(inflate.decompress(data, PIECE))
+        found = bytes(buffer[:size])
+        del buffer[:size]
         return found
 
     return read

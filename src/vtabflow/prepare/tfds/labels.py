@@ -1,7 +1,7 @@
-"""The label rule of each of VTAB's 19 tasks: an example of TFDS -> its class.
+"""Label rules: from an example of TFDS to its class, where that is not a feature of TFDS.
 
-Source: protocol.md section 1.3 (google-research/task_adaptation, data modules). An example is a mapping of features as
-TFDS deserialises them: ints, and for the objects of a scene a mapping of arrays with one row an object.
+Source: google-research/task_adaptation at d7630d3, data/clevr.py, kitti.py and dsprites.py; docs/protocol.md#labels. An example is a mapping of features as TFDS deserialises them: ints, and for the objects of a scene a mapping of arrays
+with one row per object.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ Rule = Callable[[Example], int]
 CLEVR_DEPTHS = (0.0, 8.0, 8.5, 9.0, 9.5, 10.0, 100.0)
 KITTI_METRES = (-100.0, 8.0, 20.0, 999.0)
 KITTI_VEHICLES = 3  # types 0, 1 and 2 are Car, Van and Truck
-KITTI_NOTHING = 1000.0  # metres, where there is no vehicle
+KITTI_NO_VEHICLE = 1000.0  # metres
 
 
 def last_below(thresholds: Sequence[float], value: float) -> int:
@@ -25,7 +25,7 @@ def last_below(thresholds: Sequence[float], value: float) -> int:
 
 
 def clevr_count(example: Example) -> int:
-    """Objects in the scene, 3 to 10, less 3: classes 0 to 7."""
+    """Objects in the scene, 3 to 10, minus 3: classes 0 to 7."""
     return len(example["objects"]["pixel_coords"]) - 3
 
 
@@ -40,7 +40,7 @@ def kitti_distance(example: Example) -> int:
     objects = example["objects"]
     vehicle = np.asarray(objects["type"]) < KITTI_VEHICLES
     depths = np.asarray(objects["location"], np.float32).reshape(-1, 3)[vehicle, 2]
-    return last_below(KITTI_METRES, min([*depths, np.float32(KITTI_NOTHING)]))
+    return last_below(KITTI_METRES, min([*depths, np.float32(KITTI_NO_VEHICLE)]))
 
 
 def dsprites_location(example: Example) -> int:
@@ -49,50 +49,20 @@ def dsprites_location(example: Example) -> int:
 
 
 def dsprites_orientation(example: Example) -> int:
-    """Orientation, 40 -> 16 bins by floor(angle / 2.5): even classes hold three angles, odd ones two."""
+    """Orientation, 40 -> 16 bins by floor(angle / 2.5): even classes have three angles, odd ones two."""
     return int(example["label_orientation"]) * 16 // 40
 
 
-def smallnorb_azimuth(example: Example) -> int:
-    """Azimuth in steps of 20 degrees; TFDS has halved the raw value already."""
-    return int(example["label_azimuth"])
-
-
-def smallnorb_elevation(example: Example) -> int:
-    """Elevation in steps of 5 degrees."""
-    return int(example["label_elevation"])
-
-
-def given(example: Example) -> int:
-    """TFDS' own label."""
-    return int(example["label"])
-
-
+# By the name that is a task's `label` in its dataset's YAML file; `features` there are what the function reads.
 RULES: dict[str, Rule] = {
-    "caltech101": given,
-    "cifar100": given,
-    "dtd": given,
-    "oxford-flowers102": given,
-    "oxford-iiit-pet": given,
-    "sun397": given,
-    "svhn": given,
-    "patch-camelyon": given,
-    "eurosat": given,
-    "resisc45": given,
-    "diabetic-retinopathy": given,
-    "clevr-count": clevr_count,
-    "clevr-distance": clevr_distance,
-    "dmlab": given,
-    "kitti-distance": kitti_distance,
-    "dsprites-location": dsprites_location,
-    "dsprites-orientation": dsprites_orientation,
-    "smallnorb-azimuth": smallnorb_azimuth,
-    "smallnorb-elevation": smallnorb_elevation,
+    "clevr_count": clevr_count,
+    "clevr_distance": clevr_distance,
+    "kitti_distance": kitti_distance,
+    "dsprites_location": dsprites_location,
+    "dsprites_orientation": dsprites_orientation,
 }
-# The features that the rules read, by dataset; "label" where it is not named here.
-FEATURES: dict[str, tuple[str, ...]] = {
-    "clevr": ("objects/pixel_coords",),
-    "kitti": ("objects/type", "objects/location"),
-    "dsprites": ("label_x_position", "label_orientation"),
-    "smallnorb": ("label_azimuth", "label_elevation"),
-}
+
+
+def class_of(label: str, example: Example) -> int:
+    """The class of an example by a task's `label`: a name of RULES, or an integer feature."""
+    return RULES[label](example) if label in RULES else int(example[label])

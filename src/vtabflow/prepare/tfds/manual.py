@@ -1,180 +1,198 @@
-"""What a person has to bring: RESISC45, diabetic retinopathy and ImageNet, with a look at what is there already.
+"""What a person has to download: RESISC45, diabetic retinopathy and ImageNet, by what is in the folder already.
 
-The folder is the one that TFDS calls manual_dir. Layouts: protocol.md sections 1.4 and 6 (the complaints about RESISC45's).
+The folder is TFDS' manual_dir. Layouts: `MANUAL_DOWNLOAD_INSTRUCTIONS` and `_split_generators` of the three builders in
+TFDS 4.9.10. The wrong layouts that have a sentence of their own are those that users reported (google-research/
+task_adaptation issue 29, tensorflow/datasets issue 5108) or that an archive program makes.
 """
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from vtabflow.prepare.tfds.archives import BY_HAND
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.contracts.specs import Places
+from vtabflow.prepare.tfds.datasets import dataset_of, datasets, imagenet
 
-Places = Mapping[str, Any]
 RESISC45 = "NWPU-RESISC45"
 RESISC45_CLASSES, RESISC45_PER_CLASS = 45, 700
 RETINOPATHY_COUNTS = {"train": 35_126, "test": 53_576, "sample": 10}
-IMAGENET_VERSIONS = ("5.1.0", "5.0.0")  # of TFDS' imagenet2012: those that imagenet.py, which is heavy, reads
-FEW = 3  # names that a sentence lists
+LISTED = 3  # names in a sentence
 
 
-class ToDo(NamedTuple):
-    """What a person still has to do; the bytes to fetch for it, and those that it writes to the disk."""
+class ManualStep(NamedTuple):
+    """What a person still has to do, the bytes to download for it, and the bytes that it writes to the disk."""
 
     sentence: str
-    fetch: float = 0.0
-    write: float = 0.0
+    download: float = 0.0
+    disk: float = 0.0
 
 
-def missing_by_hand(dataset: Any, places: Places, counts: str = "any") -> list[str]:
-    """The sentences of `to_do_by_hand`."""
-    return [each.sentence for each in to_do_by_hand(dataset, places, counts)]
+def missing_downloads(dataset: str, places: Places, counts: str = "any") -> list[str]:
+    """The sentences of `manual_steps`."""
+    return [step.sentence for step in manual_steps(dataset, places, counts)]
 
 
-def to_do_by_hand(dataset: Any, places: Places, counts: str = "any") -> list[ToDo]:
-    """What a person still has to do before `dataset` (a Dataset, or an id) can be generated.
+def manual_steps(dataset: str, places: Places, counts: str = "any") -> list[ManualStep]:
+    """What a person still has to do before the records of a dataset can be generated.
 
-    [] for datasets that are fetched automatically, and where TFDS records, an extracted tree or all files are there. With counts "official"
-    the numbers and sizes of the files are held against the published ones too. Reads names alone, no image.
+    Nothing for datasets that are downloaded automatically, and where TFDS records, a tree or all files exist. With counts
+    "official" the numbers and sizes of the files are compared with the published ones. No image is read.
     """
-    name = dataset if isinstance(dataset, str) else dataset.id
-    if name not in CHECKS or places.get("tree") or _has_records(name, places):
+    if dataset not in CHECKS or places.tree or has_records(dataset, places):
         return []
-    found = CHECKS[name](Path(places["manual"]), counts == "official")
-    return [each._replace(sentence=f"{name}: {each.sentence}") for each in found]
+    steps = CHECKS[dataset](Path(places.manual), counts == "official")
+    return [step._replace(sentence=f"{dataset}: {step.sentence}") for step in steps]
 
 
-def _has_records(name: str, places: Places) -> bool:
-    known = DATASETS.get(name)
-    below = Path(known.builder, known.config or "") if known else Path("imagenet2012")
-    versions = (known.version, *known.readable) if known else IMAGENET_VERSIONS
-    return any(Path(places["tfds"], below, version, "dataset_info.json").is_file() for version in versions)
+def has_records(dataset: str, places: Places) -> bool:
+    """Whether there are TFDS records of a version that the prepare step reads."""
+    known = dataset_of(dataset)
+    return any(known.prepared(places.tfds, version) for version in (known.version, *known.readable))
 
 
-def _resisc45(manual: Path, official: bool) -> list[ToDo]:
-    folder, file = manual / RESISC45, BY_HAND["resisc45"][0]
-    packed = next((path for path in (manual / file.name, manual / "resisc45" / file.name) if path.is_file()), None)
-    how = f"unpack it (unrar, 7z or bsdtar) so that {folder}/airplane/airplane_001.jpg is there"
+# ---- RESISC45
+
+
+def _resisc45(manual: Path, official: bool) -> list[ManualStep]:
+    folder, file = manual / RESISC45, datasets()["resisc45"].manual_downloads[0]
+    archive = next((path for path in (manual / file.name, manual / "resisc45" / file.name) if path.is_file()), None)
     if not folder.is_dir():
-        if packed:
-            return [ToDo(f"{packed} is there and not unpacked: {how}.", write=file.size)]
-        for candidate in (manual, manual / "resisc45", *_folders(manual), *_folders(manual / "resisc45")):
-            if (candidate / "airplane").is_dir() and candidate != manual:
-                return [ToDo(f"the class folders lie in {candidate}: move or rename that folder to {folder}.")]
-        if (manual / "airplane").is_dir():
-            return [ToDo(f"the class folders lie in {manual} itself: make {folder} and move them into it.")]
-        return [ToDo(f"download {file.name} (about 0.4 GB) from {file.source}, {how}.", file.size, file.size)]
-    inner = folder / RESISC45
-    if inner.is_dir():
-        how = f"move what is in {inner} one level up, into {folder}, and remove {inner}"
-        return [ToDo(f"the folder is nested: {how}.")]
+        how = f"unpack it (unrar, 7z or bsdtar) so that {folder}/airplane/airplane_001.jpg is there"
+        if archive:
+            return [ManualStep(f"{archive} is there and not unpacked: {how}.", disk=file.size)]
+        if found := _misplaced_classes(manual):
+            return [ManualStep(f"the class folders are in {found}: move them to {folder}.")]
+        sentence = f"download {file.name} (about 0.4 GB) from {file.source}, {how}."
+        return [ManualStep(sentence, file.size, file.size)]
     classes = {path.name: len(list(path.glob("*.jpg"))) for path in _folders(folder)}
+    nested = [folder / name for name in (RESISC45, *(f"{n}/{n}" for n in classes if not classes[n]))]
+    if inner := [path for path in nested if path.is_dir()]:
+        return [ManualStep(f"the folder {_listed(inner)} is nested: move what is in it one level up.")]
+    return _resisc45_counts(folder, classes, archive, official)
+
+
+def _misplaced_classes(manual: Path) -> Path | None:
+    """A folder that has RESISC45's class folders in the wrong place."""
+    places = (manual, *_folders(manual), *_folders(manual / "resisc45"))
+    return next((place for place in places if (place / "airplane").is_dir()), None)
+
+
+def _resisc45_counts(folder: Path, classes: dict[str, int], archive: Path | None, official: bool) -> list[ManualStep]:
+    size, whole = datasets()["resisc45"].manual_downloads[0].size, RESISC45_CLASSES * RESISC45_PER_CLASS
+    steps = []
     several = f"{folder} has {len(classes)} class folders and should have {RESISC45_CLASSES}"
-    whole = RESISC45_CLASSES * RESISC45_PER_CLASS
-    found = []
-    for name in classes:
-        if not classes[name] and (folder / name / name).is_dir():
-            how = f"move the images of {folder / name / name} (and the others like it) one up"
-            return [ToDo(f"class folders are doubled: {how}.")]
-    more = [name for name in classes if not classes[name]] if len(classes) > RESISC45_CLASSES else []
-    if more and len(classes) - len(more) == RESISC45_CLASSES:
-        classes = {name: n for name, n in classes.items() if n}
-        how = "remove what holds no .jpg file from it"
-        found.append(ToDo(f"{folder} has folders that are no classes ({_listed(more)}): {how}."))
-    elif len(classes) > RESISC45_CLASSES:
-        found.append(ToDo(f"{several}: remove those that the rar has not."))
+    empty = [name for name in classes if not classes[name]]
+    if len(classes) > RESISC45_CLASSES:
+        if len(classes) - len(empty) == RESISC45_CLASSES:
+            classes = {name: count for name, count in classes.items() if count}
+            several += f"; {_listed(empty)} have no .jpg file"
+        steps.append(ManualStep(f"{several}: remove those that are not in the rar."))
     elif len(classes) < RESISC45_CLASSES:
         lost = (RESISC45_CLASSES - len(classes)) * RESISC45_PER_CLASS
-        found.append(_again(f"{several}: unpack the rar again.", file.size * lost / whole, packed))
-    fault = {name: n for name, n in classes.items() if (n != RESISC45_PER_CLASS if official else n == 0)}
-    if fault:
-        listed = _listed([f"{name} has {n}" for name, n in fault.items()])
-        sentence = f"classes of {folder} without their {RESISC45_PER_CLASS} .jpg files ({listed}): empty them and unpack the rar again."
-        lost = sum(max(0, RESISC45_PER_CLASS - n) for n in fault.values())
-        found.append(_again(sentence, file.size * lost / whole, packed))
-    return found
-
-
-def _again(sentence: str, size: float, packed: object) -> ToDo:
-    """What is to be unpacked, and fetched as well unless it is there `packed`; `size` in bytes."""
-    return ToDo(sentence, 0.0 if packed else size, size)
-
-
-def _retinopathy(manual: Path, official: bool) -> list[ToDo]:
-    file, root = BY_HAND["diabetic-retinopathy"][0], manual
-    labels = root / "trainLabels.csv"
-    if not any((root / name).exists() for name in (*RETINOPATHY_COUNTS, labels.name)) and not _zips(root, ""):
-        inside = root / "diabetic-retinopathy"
-        if any((inside / name).exists() for name in (*RETINOPATHY_COUNTS, labels.name)):
-            rest = _retinopathy(inside, official)
-            sizes = (sum(each.fetch for each in rest), sum(each.write for each in rest))
-            return [ToDo(f"the files lie in {inside}: move what is in it to {root}.", *sizes)]
-        how = (
-            f"download train.zip, test.zip (in parts), sample.zip and trainLabels.csv.zip (about 88 GB) from {file.source}, "
-            f"and unpack them to {root}/train, test, sample and trainLabels.csv."
+        steps.append(_unpack(f"{several}: unpack the rar again.", size * lost / whole, archive))
+    wrong = {name: n for name, n in classes.items() if (n != RESISC45_PER_CLASS if official else n == 0)}
+    if wrong:
+        listed = _listed([f"{name} has {n}" for name, n in wrong.items()])
+        sentence = (
+            f"classes of {folder} without their {RESISC45_PER_CLASS} .jpg files ({listed}): unpack the rar again."
         )
-        return [ToDo(how, file.size, file.size)]
-    found = []
+        lost = sum(max(0, RESISC45_PER_CLASS - n) for n in wrong.values())
+        steps.append(_unpack(f"{what} ({listed}): unpack the rar again.", size * lost / whole, archive))
+    return steps
+
+
+def _unpack(sentence: str, size: float, archive: object) -> ManualStep:
+    """What is to be unpacked to `size` bytes, and to be downloaded unless there is an archive."""
+    return ManualStep(sentence, 0.0 if archive else size, size)
+
+
+# ---- diabetic retinopathy
+
+
+def _retinopathy(root: Path, official: bool) -> list[ManualStep]:
+    file, inside = datasets()["diabetic-retinopathy"].manual_downloads[0], root / "diabetic-retinopathy"
+    labels = root / "trainLabels.csv"
+    if not _has_retinopathy(root) and not _zips(root, "*"):
+        if _has_retinopathy(inside):
+            rest = _retinopathy(inside, official)
+            sentence = f"the files are in {inside}: move what is in it to {root}."
+            return [ManualStep(sentence, sum(each.download for each in rest), sum(each.disk for each in rest))]
+        sentence = (
+            "download train.zip, test.zip (in parts), sample.zip and trainLabels.csv.zip (about 88 GB) from "
+            f"{file.source}, and unpack them to {root}/train, test, sample and trainLabels.csv."
+        )
+        return [ManualStep(sentence, file.size, file.size)]
+    steps = []
     if not labels.is_file():
         packed = labels.with_suffix(".csv.zip")
         what = f"{packed.name} is there and not unpacked" if packed.is_file() else "it is missing"
-        found.append(ToDo(f"{labels}: {what}; it comes from {file.source}."))
-    for name, count in RETINOPATHY_COUNTS.items():
-        folder = root / name
-        images = len(list(folder.glob("*.jpeg")))
-        parts, size = _zips(root, name), _retinopathy_bytes(count - images)
-        if images == 0 and parts:
-            joined = f"`cat {name}.zip.* > {name}.zip`, then " if len(parts) > 1 or parts[0].suffix != ".zip" else ""
-            listed = _listed([part.name for part in parts])
-            found.append(_again(f"{listed} in {root} not unpacked: {joined}unpack to {folder}.", size, parts))
-        elif images == 0 and (inner := folder / name).is_dir():
-            size = _retinopathy_bytes(count - len(list(inner.glob("*.jpeg"))))
-            how = f"move the images of {inner} one level up, to {folder}"
-            found.append(_again(f"the folder is nested: {how}.", size, parts))
-        elif images == 0:
-            found.append(
-                _again(f"{folder} has no .jpeg file: unpack {name}.zip from {file.source} there.", size, parts)
-            )
-        elif official and images != count:
-            several = f"{folder} has {images:,} .jpeg files and should have {count:,}"
-            found.append(_again(f"{several}: unpack {name}.zip again.", size, parts))
-    if not found and (lost := _unpaired(labels, root / "train")):
-        several = f"{len(lost)} images of {labels} are not in {root / 'train'} ({_listed(lost)})"
-        found.append(ToDo(f"{several}: unpack train.zip again."))
-    return found
+        steps.append(ManualStep(f"{labels}: {what}; it comes from {file.source}."))
+    steps += [step for name in RETINOPATHY_COUNTS for step in _retinopathy_folder(root, name, official)]
+    if not steps and (lost := _unpaired(labels, root / "train")):
+        what = f"{len(lost)} images of {labels} are not in {root / 'train'} ({_listed(lost)})"
+        steps.append(ManualStep(f"{what}: unpack train.zip again."))
+    return steps
 
 
-def _retinopathy_bytes(images: int) -> float:
-    """The bytes of so many images: those of its three folders are of one kind."""
-    return BY_HAND["diabetic-retinopathy"][0].size * max(0, images) / sum(RETINOPATHY_COUNTS.values())
+def _has_retinopathy(root: Path) -> bool:
+    return any((root / name).exists() for name in (*RETINOPATHY_COUNTS, "trainLabels.csv"))
+
+
+def _retinopathy_folder(root: Path, name: str, official: bool) -> list[ManualStep]:
+    """What is missing of one of the three folders of images."""
+    file, count = datasets()["diabetic-retinopathy"].manual_downloads[0], RETINOPATHY_COUNTS[name]
+    folder, zips = root / name, _zips(root, name)
+    images, inner = _jpegs(folder), _jpegs(folder / name)
+    if images and (images == count or not official):
+        return []
+    if images:
+        sentence = f"{folder} has {images:,} .jpeg files and should have {count:,}: unpack {name}.zip again."
+    elif zips:
+        parts = f"`cat {name}.zip.* > {name}.zip`, then " if len(zips) > 1 or zips[0].suffix != ".zip" else ""
+        sentence = f"{_listed([path.name for path in zips])} in {root} not unpacked: {parts}unpack to {folder}."
+    elif (folder / name).is_dir():
+        images = inner
+        sentence = f"the folder {folder / name} is nested: move its images one level up, to {folder}."
+    else:
+        sentence = f"{folder} has no .jpeg file: unpack {name}.zip from {file.source} there."
+    # The images of the three folders are of one kind.
+    size = file.size * max(0, count - images) / sum(RETINOPATHY_COUNTS.values())
+    return [_unpack(sentence, size, zips)]
+
+
+def _jpegs(folder: Path) -> int:
+    return len(list(folder.glob("*.jpeg")))
 
 
 def _unpaired(labels: Path, folder: Path) -> list[str]:
-    there = {path.stem for path in folder.glob("*.jpeg")}
+    images = {path.stem for path in folder.glob("*.jpeg")}
     with open(labels, newline="", encoding="utf-8", errors="replace") as stream:
-        return [name for row in csv.DictReader(stream) if (name := row.get("image") or "") not in there]
+        return [name for row in csv.DictReader(stream) if (name := row.get("image") or "") not in images]
 
 
-def _imagenet(manual: Path, official: bool) -> list[ToDo]:
-    found = []
-    for file in BY_HAND["imagenet"]:
-        path = next((p for p in (manual / file.name, manual / "imagenet" / file.name) if p.is_file()), None)
+# ---- ImageNet
+
+
+def _imagenet(manual: Path, official: bool) -> list[ManualStep]:
+    steps = []
+    for file in imagenet().manual_downloads:
+        target = manual / file.name
+        path = next((path for path in (target, manual / "imagenet" / file.name) if path.is_file()), None)
         if path is None:
-            how = f"download {file.name} ({file.size:,} bytes) from {file.source} and put it at {manual / file.name}"
-            found.append(ToDo(f"{how}.", file.size, file.size))
+            sentence = f"download {file.name} ({file.size:,} bytes) from {file.source} and put it at {target}."
+            steps.append(ManualStep(sentence, file.size, file.size))
             continue
         size = path.stat().st_size
         lost = max(0, file.size - size) if official else 0
-        if path.parent != manual:
-            found.append(ToDo(f"move {path} to {manual / file.name}.", lost, lost))
+        if path != target:
+            steps.append(ManualStep(f"move {path} to {target}.", lost, lost))
         elif official and size != file.size:
-            several = f"{path} has {size:,} bytes and should have {file.size:,}"
-            found.append(ToDo(f"{several}: download it again.", lost, lost))
-    return found
+            what = f"{path} has {size:,} bytes and should have {file.size:,}"
+            steps.append(ManualStep(f"{what}: download it again.", lost, lost))
+    return steps
 
 
-CHECKS: dict[str, Callable[[Path, bool], list[ToDo]]] = {
+CHECKS: dict[str, Callable[[Path, bool], list[ManualStep]]] = {
     "resisc45": _resisc45,
     "diabetic-retinopathy": _retinopathy,
     "imagenet": _imagenet,
@@ -187,9 +205,9 @@ def _folders(folder: Path) -> list[Path]:
 
 def _zips(root: Path, name: str) -> list[Path]:
     """The zip of a Kaggle folder, or its parts (train.zip.001, ...)."""
-    return sorted(root.glob(f"{name or '*'}.zip*"))
+    return sorted(root.glob(f"{name}.zip*"))
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return ", ".join(names[:FEW]) + more
+def _listed(names: list[str] | list[Path]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(map(str, names[:LISTED])) + more

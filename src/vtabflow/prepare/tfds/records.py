@@ -1,15 +1,14 @@
 """The records of a prepared TFDS dataset, read in hash order and written into a store.
 
-TFDS itself reads no stretch of a split in order: for ArrayRecord it has no tf.data reader, for TFRecord no random access,
-and over several shards it interleaves. But shard after shard the records lie in hash order, so they are read as they
-lie, one after another, and only as far as they are wanted. Images are decoded by TFDS' own feature (protocol.md, 1.5).
+TFDS itself cannot read a part of a split in order: for ArrayRecord it has no tf.data reader, for TFRecord no random
+access, and it interleaves shards. But shard after shard the records are in hash order (core/shuffle.py of TFDS 4.9.10;
+docs/protocol.md#data), so they are read one after another, as far as they are needed. TFDS' own feature decodes images.
 """
 
 import hashlib
 import json
 import mmap
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,48 +20,50 @@ from typing import Any
 import numpy as np
 import torch
 
+from vtabflow.contracts.results import SkippedFile
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.resize import resize
 from vtabflow.prepare.store import HALF
 from vtabflow.prepare.tfds.datasets import Dataset
-from vtabflow.prepare.tfds.labels import FEATURES, RULES
+from vtabflow.prepare.tfds.labels import class_of
 from vtabflow.prepare.tfds.splits import Part
+from vtabflow.runtime.progress import Progress
 
-BATCH = 16  # records a thread takes at a time
-AHEAD = 4  # batches that wait for each thread: what is read and not yet written stays small
-PROGRESS_SECONDS = 10.0
-# Written pages of a memory map count as the process's memory until they are let go; the system writes them when it likes.
+BATCH = 16  # records that a thread takes at a time
+AHEAD = 4  # batches in flight per thread, which bounds the memory
+# Written pages of a memory map count as the process's memory until they are released.
 RELEASE_BYTES = 128 << 20
-Wanted = tuple[int, bytes]  # place in the split, serialised example
+Row = tuple[int, bytes]  # row of the array, serialised example
 
 
-class Broken(Exception):
+class BrokenImage(Exception):
     """An image that does not decode; the text is the reason."""
 
 
 class Records:
-    """A prepared dataset at `folder` (<builder>/[<config>/]<version>), of any version, read-only.
+    """The records of a dataset at `folder` (<builder>/[<config>/]<version>), of any version, read-only.
 
-    Raises UserError if TFDS cannot read the folder's description.
+    Raises:
+        UserError: TFDS cannot read the folder's description.
     """
 
     def __init__(self, folder: Path, dataset: Dataset):
-        # Not only where it is used: the first image would have to wait for it.
+        # Not only where it is used: the first image would wait for the import.
         import tensorflow  # noqa: F401
         import tensorflow_datasets as tfds
 
         self.folder = folder
         self.dataset = dataset
-        described = (folder / "features.json").is_file()
-        if described:
+        has_description = (folder / "features.json").is_file()
+        if has_description:
             _only_own_features(folder, dataset)
         try:
-            # Records from before TFDS 4.0.0 do not say their features: its builder does, of the versions it knows.
-            self._info = (tfds.builder_from_directory(folder) if described else _builder(folder, dataset)).info
+            # Records from before TFDS 4.0.0 do not describe their features; its builder does, for versions it knows.
+            self._info = (tfds.builder_from_directory(folder) if has_description else _builder(folder, dataset)).info
             self.features = self._info.features
             self.counts = {name: int(split.num_examples) for name, split in self._info.splits.items()}
             self.parser()
-        except Exception as error:  # what a damaged description makes TFDS raise is of many kinds
+        except Exception as error:  # TFDS raises errors of many types for a damaged description
             raise UserError(
                 f"dataset {dataset.id}: the records at {folder} cannot be read ({_first_line(error)}): "
                 f"{self.remedy}, then run again"
@@ -70,13 +71,13 @@ class Records:
 
     @property
     def remedy(self) -> str:
-        """How to come by other records: TFDS generates those of one version alone."""
+        """How to get other records: TFDS generates those of one version alone."""
         new = self.dataset.version
         if self.folder.name == new:
-            return f"bring {self.folder} whole, or remove it to have it generated again"
+            return f"copy {self.folder} completely, or remove it to have it generated again"
         return (
-            f"bring {self.folder} whole, or move it away and leave out its entry of `prepare.tfds.versions` to have "
-            f"{new} made"
+            f"copy {self.folder} completely, or move it away and remove its entry of `prepare.tfds.versions` to have "
+            f"{new} generated"
         )
 
     def raw(self, split: str, start: int, stop: int) -> Iterator[bytes]:
@@ -102,27 +103,30 @@ class Records:
                 raise self._damaged(path, f"it ends after {shard.skip + count} of {shard.examples_in_shard} records")
 
     def parser(self) -> Callable[[bytes], dict[str, Any]]:
-        """A function from a serialised example to what is needed of it: image (bytes), name and label features."""
-        names = [self.dataset.image, *FEATURES.get(self.dataset.id, ("label",))]
-        return self._parser([*names, *self._name_feature()])
+        """A function from a serialised example to its image (bytes), name and the features of its labels."""
+        labels = [name for task in self.dataset.tasks.values() for name in task.features or (task.label,)]
+        return self._parser([self.dataset.image, *labels, *self._name_feature()])
 
     def decode(self, data: bytes) -> np.ndarray:
-        """The pixels, uint8 (H, W, C), as TFDS decodes them. Raises Broken."""
+        """The pixels, uint8 (H, W, C), as TFDS decodes them. Raises BrokenImage."""
         import tensorflow as tf
 
         try:
             return self.features[self.dataset.image].decode_example(data).numpy()
-        except (tf.errors.OpError, ValueError) as error:  # ValueError: another shape than the feature's, a GIF for one
-            raise Broken(_first_line(error)) from error
+        except (
+            tf.errors.OpError,
+            ValueError,
+        ) as error:  # ValueError: another shape than the feature's, such as a GIF's
+            raise BrokenImage(_first_line(error)) from error
 
     def names(self, split: str, start: int, stop: int) -> Callable[[Mapping[str, Any], int], str]:
-        """A function from (parsed example, its place in the split) to its id."""
+        """A function from (parsed example, its index in the split) to its id."""
         if not (named := self._name_feature()):
             keys = integer_keys(split, self.counts[split])[start:stop]
-            return lambda example, place: str(keys[place - start])
+            return lambda example, index: str(keys[index - start])
         classes = self.features["label"].names if self.dataset.id_with_class else None
 
-        def name(example: Mapping[str, Any], place: int) -> str:
+        def name(example: Mapping[str, Any], index: int) -> str:
             # An id is a line of UTF-8 in the store, and file names are bytes.
             text = example[named[0]].decode(errors="backslashreplace")
             return text if classes is None else f"{classes[example['label']]}/{text}"
@@ -134,7 +138,7 @@ class Records:
         return [name for name in (self.dataset.id_feature,) if name is not None and name in self.features]
 
     def class_names(self) -> list[str] | None:
-        """TFDS' names of the classes, or None where it has none but their numbers, or no feature `label`."""
+        """TFDS' names of the classes; None if they are the numbers, or there is no feature `label`."""
         names = list(self.features["label"].names) if "label" in self.features else []
         return names if any(name != str(number) for number, name in enumerate(names)) else None
 
@@ -156,11 +160,11 @@ class Records:
 
 @dataclass
 class Filled:
-    """What became of a part: labels[task] and ids of the images that were kept, in order, and those that were not."""
+    """The labels of each task and the ids of the images that were written, in order, and the skipped files."""
 
     labels: dict[str, list[int]]
     ids: list[str] = field(default_factory=list)
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[SkippedFile] = field(default_factory=list)
 
     def extend(self, more: "Filled") -> None:
         self.ids += more.ids
@@ -178,15 +182,24 @@ def shape_of(dataset: Dataset, size: int) -> tuple[int, int, int]:
 
 
 def fill(records: Records, part: Part, images: np.ndarray, resizing: str, tasks: Sequence[str], name: str) -> Filled:
-    """Decode the first examples of `part` into `images`; those that do not decode leave no gap.
+    """Decode the first examples of `part` into `images`, without gaps, in torch.get_num_threads() threads.
 
-    Another takes the place of one that does not decode while `part` has more: so the rows of the 1k budget are the first
-    of all, whatever is broken among them.
+    The next example takes the row of one that does not decode while `part` has more: so the rows of the 1k budget are
+    the same as the first rows of the full one.
 
-    Args: images uint8 (rounded) or float32 (N, H, W, C) on the 0..255 scale; resizing a name of resize.KINDS; name the
-    split's name for the progress lines. Uses torch.get_num_threads() threads.
-    Returns labels and ids of the images kept; the rest of `images` is to be cut off.
-    Raises RunError on a damaged shard or an image of another size than the dataset's.
+    Args:
+        records: where the examples are read.
+        part: the TFDS split, the first example, one past the last.
+        images: uint8 (rounded) or float32 (N, H, W, C) on the 0..255 scale.
+        resizing: "legacy" or "antialias".
+        tasks: whose labels are read.
+        name: the split's name in the progress lines.
+
+    Returns:
+        Labels and ids of the images written; the rows of `images` beyond them are to be dropped.
+
+    Raises:
+        RunError: a damaged shard, or an image of another size than the dataset's.
     """
     split, start, stop = part
     found = Filled({task: [] for task in tasks})
@@ -204,18 +217,18 @@ def _fill(records: Records, part: Part, images: np.ndarray, resizing: str, tasks
     kept: list[int] = []
     threads = torch.get_num_threads()
     written = 0
-    # Each thread works at an image of its own; torch's threads within an image would only be in their way.
+    # Each thread has an image of its own; threads of torch within an image would compete with them.
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
             try:
                 for rows in _bounded(pool, work.batch, records.raw(split, start, stop), threads * AHEAD):
                     for row in rows:
-                        if isinstance(row, dict):
+                        if isinstance(row, SkippedFile):
                             found.skipped.append(row)
                             continue
-                        place, identity, labels = row
-                        kept.append(place)
+                        position, identity, labels = row
+                        kept.append(position)
                         found.ids.append(identity)
                         for task, label in zip(tasks, labels, strict=True):
                             found.labels[task].append(label)
@@ -229,10 +242,10 @@ def _fill(records: Records, part: Part, images: np.ndarray, resizing: str, tasks
                 raise
     finally:
         torch.set_num_threads(threads)
-    for place, origin in enumerate(kept):
-        if place != origin:
-            images[place] = images[origin]
-            if place * images[:1].nbytes % RELEASE_BYTES < images[:1].nbytes:
+    for target, origin in enumerate(kept):
+        if target != origin:
+            images[target] = images[origin]
+            if target * images[:1].nbytes % RELEASE_BYTES < images[:1].nbytes:
                 _release(images)
     progress.end()
     return found
@@ -240,7 +253,7 @@ def _fill(records: Records, part: Part, images: np.ndarray, resizing: str, tasks
 
 @dataclass(frozen=True)
 class _Work:
-    """The work of a thread of `fill`."""
+    """What the threads of `fill` do."""
 
     records: Records
     images: np.ndarray
@@ -251,27 +264,27 @@ class _Work:
     split: str
     start: int
 
-    def batch(self, batch: Sequence[Wanted]) -> list[tuple[int, str, list[int]] | dict[str, str]]:
-        """For each example (row, id, classes), or {"file", "reason"} if its image does not decode."""
+    def batch(self, batch: Sequence[Row]) -> list[tuple[int, str, list[int]] | SkippedFile]:
+        """For each example (row, id, classes), or a SkippedFile if its image does not decode."""
         return [self._one(row, data) for row, data in batch]
 
-    def _one(self, row: int, data: bytes) -> tuple[int, str, list[int]] | dict[str, str]:
+    def _one(self, row: int, data: bytes) -> tuple[int, str, list[int]] | SkippedFile:
         dataset = self.records.dataset
         try:
             example = self.parse(data)
             identity = self.name(example, self.start + row)
-            labels = [RULES[task](example) for task in self.tasks]
-        except Exception as error:  # not what the dataset's description promises
+            labels = [class_of(dataset.tasks[task].label, example) for task in self.tasks]
+        except Exception as error:  # not as the dataset's description says
             raise RunError(
                 f"dataset {dataset.id}: record {self.start + row} of split {self.split} in {self.records.folder} is "
                 f"damaged ({_first_line(error)}): {self.records.remedy}, then run again"
             ) from error
         try:
             pixels = self.records.decode(example[dataset.image])
-        except Broken as reason:
-            return {"file": f"{self.split}/{identity}", "reason": f"does not decode ({reason})"}
-        if dataset.id == "dsprites":
-            pixels = pixels * np.uint8(255)  # TFDS has the drawing's 0 and 1
+        except BrokenImage as reason:
+            return SkippedFile(f"{self.split}/{identity}", f"does not decode ({reason})")
+        if dataset.scale != 1:
+            pixels = pixels * np.uint8(dataset.scale)
         self._write(row, pixels, identity)
         return row, identity, labels
 
@@ -286,35 +299,12 @@ class _Work:
             self.images[row] = pixels
             return
         resized = resize(torch.from_numpy(pixels)[None], target[0], self.resizing)[0].numpy()
-        # As in prepare/folders/source.py: rounded, a half upwards, within the 256 levels.
+        # As in prepare/folders/source.py: rounded, a half up, within the 256 levels.
         self.images[row] = (resized + HALF).clip(0, 255) if self.images.dtype == np.uint8 else resized
 
 
-class Progress:
-    """Lines "<name>, 1,234 of 5,678 images, 910 images/s, 0:12 left", one about every ten seconds."""
-
-    def __init__(self, name: str, total: int | None):
-        self.name, self.total, self.count = name, total, 0
-        self.begun = self.said = time.monotonic()
-
-    def add(self, count: int) -> None:
-        self.count += count
-        now = time.monotonic()
-        if now - self.said >= PROGRESS_SECONDS:
-            self.said = now
-            left = "" if not self.total else f", {_clock((self.total - self.count) / self._rate())} left"
-            of = "" if not self.total else f" of {self.total:,}"
-            print(f"{self.name}, {self.count:,}{of} images, {self._rate():,.0f} images/s{left}", flush=True)
-
-    def end(self) -> None:
-        print(f"{self.name}, {self.count:,} images, {self._rate():,.0f} images/s", flush=True)
-
-    def _rate(self) -> float:
-        return max(self.count, 1e-9) / max(time.monotonic() - self.begun, 1e-9)
-
-
 def integer_keys(split: str, count: int) -> list[int]:
-    """The keys 0..count-1 in TFDS' hash order: ascending MD5 of the split's name and the key (protocol.md, 1.5)."""
+    """The keys 0..count-1 in TFDS' hash order: ascending MD5 of the split's name and the key (core/hashing.py)."""
 
     def digest(key: int) -> bytes:
         return hashlib.md5(f"{split}{key}".encode(), usedforsecurity=False).digest()
@@ -323,7 +313,7 @@ def integer_keys(split: str, count: int) -> list[int]:
 
 
 def _bounded(
-    pool: ThreadPoolExecutor, work: Callable[[Sequence[Wanted]], Any], raw: Iterator[bytes], ahead: int
+    pool: ThreadPoolExecutor, work: Callable[[Sequence[Row]], Any], raw: Iterator[bytes], ahead: int
 ) -> Iterator[Any]:
     """`work` on batches of numbered records, results in order, at most `ahead` batches in flight."""
     waiting: deque[Future[Any]] = deque()
@@ -339,7 +329,7 @@ def _bounded(
 def _release(images: np.ndarray) -> None:
     mapped = getattr(images, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)  # of a shared map this lets pages go and loses no data
+        mapped.madvise(mmap.MADV_DONTNEED)  # of a shared map this releases pages and loses no data
 
 
 def _array_records(path: Path, skip: int, take: int, total: int) -> Iterator[bytes]:
@@ -363,7 +353,7 @@ def _tf_records(path: Path, skip: int, take: int, total: int) -> Iterator[bytes]
 
 
 def _format(path: Path) -> str:
-    # The suffix stands before or after the number of the shard: cifar100-train.array_record-00000-of-00001.
+    # The suffix is before or after the number of the shard: cifar100-train.array_record-00000-of-00001.
     return next((f".{part.split('-')[0]}" for part in reversed(path.name.split(".")[1:])), "")
 
 
@@ -376,7 +366,7 @@ def _builder(folder: Path, dataset: Dataset) -> Any:
 
 
 def _only_own_features(folder: Path, dataset: Dataset) -> None:
-    """TFDS imports whatever module features.json names; a description from elsewhere may name TFDS' own alone."""
+    """Refuse features outside TFDS: it imports whatever module features.json names, wherever the folder comes from."""
     path = folder / "features.json"
 
     def names(value: Any) -> Iterator[str]:
@@ -391,19 +381,15 @@ def _only_own_features(folder: Path, dataset: Dataset) -> None:
         strange = [name for name in names(json.loads(path.read_text())) if not name.startswith("tensorflow_datasets.")]
     except (OSError, ValueError) as error:
         raise UserError(
-            f"dataset {dataset.id}: {path} cannot be read ({_first_line(error)}): bring it again, then run again"
+            f"dataset {dataset.id}: {path} cannot be read ({_first_line(error)}): copy it again, then run again"
         ) from error
     if strange:
-        raise UserError(f"dataset {dataset.id}: {path} names {strange[0]}, which is no feature of TFDS: bring it again")
+        raise UserError(
+            f"dataset {dataset.id}: {path} names {strange[0]}, which is not a feature of TFDS: copy the records again from where you trust them"
+        )
 
 
 def _first_line(error: BaseException) -> str:
-    # TensorFlow's texts begin and end with the operation's place in its program.
+    # TensorFlow's texts begin and end with the operation's name.
     text = re.sub(r"^\{\{.*\}\}|\[Op:\w+\]( name:)?", "", (str(error).strip().splitlines() or [""])[0]).strip(" .")
     return text[:200] or type(error).__name__
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,6 +1,6 @@
-"""Where the splits of a task lie in the splits of TFDS: VTAB's integer rules, from the builder's own counts.
+"""How the splits of a task are cut from those of TFDS: VTAB's integer rules, applied to the builder's own counts.
 
-Source: protocol.md section 1.2 (google-research/task_adaptation, data modules): nothing here is a fixed boundary.
+Source: google-research/task_adaptation at d7630d3, task_adaptation/data/*.py; docs/protocol.md#splits.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,9 @@ Parts = dict[str, Part]
 def parts(rule: str, counts: Mapping[str, int]) -> Parts:
     """The store's "train", "val" and "test", each a (TFDS split, start, stop) in TFDS' hash order.
 
-    Args: rule a name of RULES; counts the examples of each TFDS split that the rule names.
+    Args:
+        rule: a name of RULES.
+        counts: the examples of each TFDS split that the rule uses.
     """
     return RULES[rule](counts)
 
@@ -23,7 +25,7 @@ def parts(rule: str, counts: Mapping[str, int]) -> Parts:
 def expressions(rule: str, counts: Mapping[str, int]) -> dict[str, str]:
     """All seven splits of VTAB in TFDS' slice language: train, val, trainval, test, train800, val200, train800val200.
 
-    A train or val that has fewer than 800 or 200 examples gives what it has, and never one of the split beside it.
+    A train or val with fewer than 800 or 200 examples is taken whole.
     """
     found = parts(rule, counts)
     small = {
@@ -33,8 +35,8 @@ def expressions(rule: str, counts: Mapping[str, int]) -> dict[str, str]:
     }
     texts = {split: _text(part, counts) for split, part in found.items()}
     train, val = found["train"], found["val"]
-    together = train[0] == val[0] and train[2] == val[1]
-    trainval = _text((train[0], train[1], val[2]), counts) if together else f"{texts['train']}+{texts['val']}"
+    adjacent = train[0] == val[0] and train[2] == val[1]
+    trainval = _text((train[0], train[1], val[2]), counts) if adjacent else f"{texts['train']}+{texts['val']}"
     train800, val200 = (_text(small[split], counts) for split in ("train", "val"))
     return {
         "train": texts["train"],
@@ -58,9 +60,9 @@ def _text(part: Part, counts: Mapping[str, int]) -> str:
 
 
 def _percent(*shares: int, test: str | None) -> Callable[[Mapping[str, int]], Parts]:
-    """Cut TFDS' train by integer floor: `shares` percent for train (and val); the last split gets what is left.
+    """Cut TFDS' train by integer floor: `shares` percent for train (and val); the last split gets the rest.
 
-    With two shares test is the rest of train, with one val is, and test is the TFDS split `test`.
+    With two shares the rest is test; with one it is val, and test is the TFDS split `test`.
     """
 
     def cut(counts: Mapping[str, int]) -> Parts:
