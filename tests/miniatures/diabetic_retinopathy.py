@@ -55,7 +55,7 @@ def make(places: Places, seed: int = 0) -> Truth:
 
 
 def prepared(picture: np.ndarray) -> np.ndarray:
-    """protocol.md 1.3 without the last JPEG: the eyeball scaled to a radius of 300, local mean removed, cut to 0.9.
+    """btgraham-300 of TFDS without the last JPEG: an eyeball of radius 300, local mean removed, cropped to 0.9.
 
     The estimate of the radius: half the pixels of the middle row whose sum of channels is over a tenth of its mean;
     half the height where there is none.

@@ -1,7 +1,7 @@
 """Where a miniature lies, and what was put into it.
 
-Each module here has `make(places, seed=0) -> Truth`. TFDS finds the archives in its cache of downloads (protocol.md,
-section 7.1); it does not hash what it finds there, and the project does: the digests go to the file `checksums`.
+Each module here has `make(places, seed=0) -> Truth`. TFDS finds the archives in its cache of downloads. It does
+not hash what it finds there, and the project does: the digests go to the file `checksums`.
 """
 
 import hashlib
@@ -78,7 +78,7 @@ def put(places: Places, builder: str, url: str, data: bytes | Path, name: str) -
 
 
 def hash_order(split: str, examples: list[Example]) -> list[Example]:
-    """The order in which TFDS writes a split: ascending MD5 of the split's name and the key (protocol.md, 1.5)."""
+    """The order in which TFDS writes a split: ascending MD5 of the split's name and the key (docs/protocol.md#data)."""
 
     def digest(example: Example) -> str:
         key = example.id if example.key is None else example.key

@@ -183,7 +183,7 @@ def test_a_task_with_the_name_of_a_method_is_not_left_out_with_it(raw, tmp_path)
 
 
 def test_the_patches_are_the_studys_and_the_subset_has_128_of_each_class(raw):
-    """methods.md M9, M10, M13 and 2.4: 255, 85 and 64 px out of squares of 292; 128,000 of 1,231,121 images."""
+    """Of docs/methods/patches.md and docs/methods/README.md: 255, 85 and 64 px out of squares of 292; 128,000 of 1,231,121 images."""
     study = Study.model_validate(raw)
     for method in ("jigsaw", "relative-patch-location"):
         assert grid_at(study.method_settings(method)["image_size"]) == (255, 85, 64)

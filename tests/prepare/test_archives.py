@@ -56,7 +56,7 @@ def test_the_table_is_what_the_builders_ask_for(tmp_path):
             assert (archive.size, archive.sha256) == (int(registered.size), registered.checksum), archive.url
             assert archive.name == registered.filename
             assert archive.cached_name == get_dl_fname(archive.url, registered.checksum)
-    # protocol.md 1.4: automatic downloads sum to 85.8 GB.
+    # The sizes registered in TFDS' checksums.tsv.
     total = sum(archive.size for name in DATASETS for archive in archives.ARCHIVES[name])
     assert round(total / 1e9, 1) == 85.8
     infos = tfds.builder_cls("imagenet2012").url_infos

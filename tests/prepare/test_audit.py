@@ -189,7 +189,7 @@ def test_official_counts(tmp_path):
     ],
 )
 def test_sun397_has_the_count_of_an_older_tfds_or_that_of_todays(tmp_path, of_records, in_store, said):
-    """protocol.md section 1.4: one image of train less since 4.9.10, under the same version."""
+    """docs/protocol.md#data: one image of train less since TFDS 4.9.10, under the same version."""
     counts = {"train": in_store, "val": 10_875, "test": 21_750}
     arrays = {split: np.zeros((count, 1, 1, 3), np.uint8) for split, count in counts.items()}
     spec = tfds_store(tmp_path, "sun397", arrays, rows="all")
@@ -201,7 +201,7 @@ def test_sun397_has_the_count_of_an_older_tfds_or_that_of_todays(tmp_path, of_re
 
 
 def test_imagenets_counts(tmp_path, monkeypatch):
-    """The last 40 of 1,024 shards are val (methods.md 2.4); what was left out by name is no mismatch."""
+    """The last 40 of 1,024 shards are val (docs/protocol.md#data); what was left out by name is no mismatch."""
     monkeypatch.setattr(imagenet, "DATASET", replace(imagenet.DATASET, counts={"train": 1024}))
 
     def upstream(name, counts="official", skipped=(), **sizes):

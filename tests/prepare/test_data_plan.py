@@ -126,7 +126,7 @@ def test_all_of_vtab(tmp_path, capsys):
     text = capsys.readouterr().out
     lines = text.splitlines()
     assert [line.split()[0] for line in lines[2:20]] == [*DATASETS, "imagenet", "all"]
-    # protocol.md 1.4 says "roughly 175 GB" of downloads, to which the two tars of ImageNet come.
+    # 85.8 GB of automatic downloads, and those of RESISC45, diabetic retinopathy and ImageNet.
     assert "85.8 GB" not in lines[19] and "328.8 GB" in lines[19]
     for part in (
         "ILSVRC2012_img_train.tar (147,897,477,120 bytes)",

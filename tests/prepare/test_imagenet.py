@@ -122,7 +122,7 @@ def test_order_hold_out_labels_and_bytes(mini):
 
 
 def test_the_hold_out_of_the_whole_set():
-    """methods.md 2.4: train is 1,231,121 images and val 50,046."""
+    """docs/protocol.md#data: train is 1,231,121 images and val 50,046."""
     count = imagenet.DATASET.counts["train"]
     border = count * imagenet.TRAIN_SHARDS // imagenet.SHARDS
     assert (border, count - border) == (1_231_121, 50_046)

@@ -1,4 +1,4 @@
-"""The label rules at their boundaries (protocol.md section 1.3)."""
+"""The label rules at their boundaries (docs/protocol.md#labels)."""
 
 from collections import Counter
 

@@ -87,7 +87,7 @@ def test_what_tfds_cannot_make_again_is_not_to_be_removed(tmp_path):
 
 @pytest.mark.parametrize(("count", "good"), [(76_127, True), (76_128, True), (76_126, False), (76_129, False)])
 def test_sun397_may_have_the_count_of_an_older_tfds(tmp_path, count, good):
-    """protocol.md section 1.4: one image of train less since 4.9.10, under the same version."""
+    """docs/protocol.md#data: one image of train less since TFDS 4.9.10, under the same version."""
     picture = np.zeros((2, 2, 3), np.uint8)
     splits = {
         split: [("a", {"image": picture, "file_name": "a", "label": 0})] for split in ("train", "validation", "test")

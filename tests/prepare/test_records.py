@@ -30,7 +30,7 @@ COUNTS = {"train": 120, "validation": 50, "test": 40}
 
 
 def in_order(split, examples):
-    """protocol.md section 1.5: ascending MD5 of the split's name and the key."""
+    """docs/protocol.md#data: ascending MD5 of the split's name and the key."""
     return sorted(examples, key=lambda pair: hashlib.md5(f"{split}{pair[0]}".encode()).digest())
 
 

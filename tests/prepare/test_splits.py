@@ -6,7 +6,7 @@ from vtabflow.planning.tasks import VTAB
 from vtabflow.prepare.tfds.datasets import DATASETS
 from vtabflow.prepare.tfds.splits import RULES, expressions, parts
 
-# protocol.md section 1.2, the table as it stands: train, val, trainval, test, train800, val200, train800val200.
+# docs/protocol.md#splits, from the released code: train, val, trainval, test, train800, val200, train800val200.
 GIVEN = ("train", "validation", "train+validation", "test", "train[:800]", "validation[:200]")
 TABLE = {
     "caltech101": ("train[:2754]", "train[2754:]", "train", "test", "train[:800]", "train[2754:2954]"),

@@ -1,6 +1,6 @@
 """VTAB's 16 datasets from miniatures in the official layout: TFDS' builders run, and what comes out is what went in.
 
-The splits, the order and the labels are worked out here anew, from protocol.md and from what was drawn.
+Splits, order and labels are computed here independently, by the rules of docs/protocol.md and from what was generated.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ SIZE = 64
 # A store of whole numbers rounds, and what is a hair below a half goes up as a half does.
 HALF = np.float32(0.5 + 2**-10)
 
-# protocol.md, 1.2: percent of TFDS' train that are train, and percent that are val where test is cut from it too.
+# docs/protocol.md#splits: percent of TFDS' train that are train, and percent that are val where test is cut from it too.
 HELD_OUT = {"caltech101": 90, "cifar100": 90, "svhn": 90, "clevr": 90, "oxford-iiit-pet": 80}
 CUT_IN_THREE = {"eurosat": (60, 20), "resisc45": (60, 20), "dsprites": (80, 10)}
 
