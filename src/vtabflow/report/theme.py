@@ -73,12 +73,12 @@ def budget_label(results: Results, budget: str) -> str:
 
 def standin_note(spec: PageSpec) -> str:
     """What a title has to say about stand-in tasks: empty if there are none."""
-    drawn = sum(task.source == "procedural" for task in spec.tasks)
-    if not drawn:
+    n_standins = sum(task.source == "procedural" for task in spec.tasks)
+    if not n_standins:
         return ""
-    if drawn == len(spec.tasks):
+    if n_standins == len(spec.tasks):
         return "procedural stand-ins, not VTAB"
-    return f"{drawn} of {len(spec.tasks)} tasks are procedural stand-ins, not VTAB"
+    return f"{n_standins} of {len(spec.tasks)} tasks are procedural stand-ins, not VTAB"
 
 
 def percent(fraction: float) -> float:
