@@ -80,6 +80,18 @@ def test_exif_that_cannot_be_read_changes_nothing():
     assert (images.decode(data) == pixels).all() and images.header(io.BytesIO(data), len(data)) == (5, 7, False)
 
 
+def test_the_header_of_a_png_is_read_without_decoding_it():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(noise(64, 32), exif=exif)[:600]  # of 6 kB
+    assert images.header(io.BytesIO(data), len(data)) == (32, 64, False)
+
+
+def test_a_file_that_is_too_large_is_not_read():
+    with pytest.raises(images.Unreadable, match="is larger than 512 MiB"):
+        images.header(io.BytesIO(encoded(noise())), (1 << 29) + 1)
+
+
 def test_an_animation_gives_its_first_frame():
     first, second = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
     for kind, options in (("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True})):
