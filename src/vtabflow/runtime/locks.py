@@ -64,7 +64,7 @@ def try_locked(path: Path, folder: bool = False) -> Iterator[bool | None]:
 
 def _open(path: Path, folder: bool) -> int:
     # Links are not followed: in a shared temporary directory somebody else may have put one there.
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_NOFOLLOW
     if folder:
         return os.open(path, flags | os.O_RDONLY | os.O_DIRECTORY)
     path.parent.mkdir(parents=True, exist_ok=True)
