@@ -19,6 +19,11 @@ LABEL_RULES = "prepare/tfds/labels.py:RULES"
 SPLIT_RULES = "prepare/tfds/splits.py:RULES"
 MANUAL_CHECKS = "prepare/tfds/manual.py:CHECKS"
 TABLES = frozenset({NETWORKS, LABEL_RULES, SPLIT_RULES, MANUAL_CHECKS})
+# The specs come from outside of a unit, and their defaults and properties count.
+PREPARE = ("prepare/step.py:run", "contracts/specs.py:StoreSpec")
+PRETRAIN = ("pretrain/step.py:run", "contracts/specs.py:EncoderSpec")
+FINETUNE = ("finetune/step.py:run", "contracts/specs.py:JobSpec")
+REPORT = ("report/step.py:run", "report/step.py:publish", "contracts/specs.py:PageSpec")
 # What these functions import by a computed name are entries of the units below.
 NAMED_IMPORTS = frozenset(
     {"prepare/step.py:run", "standins/source.py:make", "networks/registry.py:_class_of", "planning/catalogue.py:load"}
@@ -56,27 +61,26 @@ class Units:
 
     def _steps(self) -> list[Unit]:
         return [
-            Unit("finetune", ("finetune/step.py:run",)),
-            Unit("report", ("report/step.py:run", "report/step.py:publish"), ("report/page.html.j2",)),
+            Unit("finetune", FINETUNE),
+            Unit("report", REPORT, ("report/page.html.j2",)),
         ]
 
     def _prepared(self) -> list[Unit]:
-        step = "prepare/step.py:run"
         found = [
-            Unit("prepare/folder", (step, "prepare/folders/source.py:make")),
-            self._dataset("prepare/imagenet", "prepare/imagenet/dataset.yaml", step, "prepare/imagenet/source.py:make"),
+            Unit("prepare/folder", (*PREPARE, "prepare/folders/source.py:make")),
+            self._dataset("prepare/imagenet", "prepare/imagenet/dataset.yaml", "prepare/imagenet/source.py:make"),
         ]
         for path in sorted((self.package / "prepare/tfds/datasets").glob("*.yaml")):
             file = f"prepare/tfds/datasets/{path.name}"
-            found.append(self._dataset(f"prepare/tfds/{path.stem}", file, step, "prepare/tfds/source.py:make"))
+            found.append(self._dataset(f"prepare/tfds/{path.stem}", file, "prepare/tfds/source.py:make"))
         for path in sorted((self.package / "standins").glob("*.py")):
             if "TASKS" in module_literals(path):
                 renderer = f"standins/{path.name}"
-                entries = (step, "standins/source.py:make", f"{renderer}:draw", f"{renderer}:TASKS")
+                entries = (*PREPARE, "standins/source.py:make", f"{renderer}:draw", f"{renderer}:TASKS")
                 found.append(Unit(f"standins/{path.stem}", entries))
         return found
 
-    def _dataset(self, name: str, file: str, *entries: str) -> Unit:
+    def _dataset(self, name: str, file: str, source: str) -> Unit:
         """The unit of a dataset: its YAML file, and the rules that it names."""
         content = _yaml(self.package / file)
         named: dict[str, list[str | None]] = {
@@ -87,7 +91,7 @@ class Units:
         rows = {
             f"{table}[{row}]" for table, rows in named.items() for row in rows if row in self.definitions.rows(table)
         }
-        return Unit(name, (*entries, *sorted(rows)), (file,))
+        return Unit(name, (*PREPARE, source, *sorted(rows)), (file,))
 
     def _networks(self) -> list[Unit]:
         rows = module_literals(self.package / "networks/registry.py")["NETWORKS"]
@@ -110,7 +114,7 @@ class Units:
             entries = found.setdefault(file, [])
             entries.append(f"methods/{file}.py:{info.cls}")
             if info.source == "trained":  # of another the step has no part in the result
-                entries.append("pretrain/step.py:run")
+                entries.extend(PRETRAIN)
         return [Unit(f"methods/{file}", tuple(entries)) for file, entries in found.items()]
 
     def _contents(self, name: str) -> dict[str, str]:
