@@ -5,6 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vtabflow.methods import augment
 from vtabflow.methods.batch_rng import BatchRNG
@@ -139,3 +140,13 @@ def test_images_of_the_size_are_kept_and_others_resized():
     images = random_images(2, 8, 1)
     assert torch.equal(augment.resized(images, 8)[:, 0], images[..., 0].float().mul(2 / 255).sub(1))
     assert augment.resized(images, 4).shape == (2, 3, 4, 4)
+
+
+def test_smaller_images_are_antialiased_as_pillow_does():
+    images = random_images(3, 12)
+    found = augment.resized(images, 5)
+    for i in range(3):
+        for channel in range(3):
+            plane = Image.fromarray(images[i, :, :, channel].numpy().astype(np.float32))
+            expected = np.asarray(plane.resize((5, 5), Image.Resampling.BILINEAR)) * (2 / 255) - 1
+            np.testing.assert_allclose(found[i, channel].numpy(), expected, atol=1e-5)

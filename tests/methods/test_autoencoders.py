@@ -143,6 +143,15 @@ def test_the_prior_trick_adds_the_log_density():
     torch.testing.assert_close(tricked(code) - plain(code), log_prior(code))
 
 
+@pytest.mark.parametrize("name", ["vae", "wae-ukl"])
+@pytest.mark.parametrize(("bias", "bound"), [(-1e4, -30), (1e4, 20)])
+def test_variances_stay_within_bounds_of_float32(name, bias, bound):
+    method = make(name)
+    torch.nn.init.constant_(method.log_variance.bias, bias)
+    _, log_variance, code = method.posterior(method.crop(batch_for(method), make_rng()), make_rng())
+    assert torch.equal(log_variance, torch.full_like(log_variance, bound)) and code.isfinite().all()
+
+
 # Losses of whole updates. Crops, noise and codes are made again from the same random numbers; what follows the heads
 # is float64.
 

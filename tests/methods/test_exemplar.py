@@ -95,6 +95,13 @@ def test_a_collapsed_batch_costs_the_margin_and_ln_2_and_has_finite_gradients():
     assert squared.grad.isfinite().all(), "the root's gradient at zero is infinite"
 
 
+def test_distances_of_nearly_collapsed_rows_are_those_of_float64():
+    """Without its mean taken off, a batch of unit rows 5e-4 apart has distances that are wrong by more than that."""
+    rows = F.normalize(unit(1, 1000) + 1e-5 * torch.randn(64, 1000, generator=torch.Generator().manual_seed(1)), dim=1)
+    exact = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    torch.testing.assert_close(squared_distances(rows).sqrt().double(), exact, rtol=0, atol=1e-6)
+
+
 def test_views_apart_cost_nothing_and_are_retrieved():
     e = torch.eye(6).repeat_interleave(4, 0)
     squared = squared_distances(e)
