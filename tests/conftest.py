@@ -1,4 +1,4 @@
-"""What several tests share: the project's root, a study in a scratch folder, and the real images where they are present."""
+"""What several tests share: the project's root, a study, and the real images where they are present."""
 
 import os
 from pathlib import Path

@@ -39,18 +39,18 @@ def test_the_lock_fulfils_what_the_project_declares(project, locked):
         *project["optional-dependencies"]["dev"],
         *project["optional-dependencies"]["extras"],
     ]:
-        wanted = Requirement(line)
-        for version in versions(locked[canonicalize_name(wanted.name)]):
-            assert Version(version) in wanted.specifier, line
+        requirement = Requirement(line)
+        for version in versions(locked[canonicalize_name(requirement.name)]):
+            assert Version(version) in requirement.specifier, line
 
 
 def test_the_lock_of_tfds_is_the_lock_and_more(root, project, locked):
-    """`make tfds` adds packages to the environment and changes none that is there."""
+    """`make tfds` adds packages to the environment and changes none that is installed."""
     more = read_lock(root / "requirements-tfds.lock")
     for line in [*project["dependencies"], *project["optional-dependencies"]["tfds"]]:
-        wanted = Requirement(line)
-        for version in versions(more[canonicalize_name(wanted.name)]):
-            assert Version(version) in wanted.specifier, line
+        requirement = Requirement(line)
+        for version in versions(more[canonicalize_name(requirement.name)]):
+            assert Version(version) in requirement.specifier, line
     shared = locked.keys() & more.keys()
     assert "torch" in shared and "tensorflow-cpu" not in locked
     assert [name for name in shared if versions(locked[name]) != versions(more[name])] == []

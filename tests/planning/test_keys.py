@@ -35,11 +35,7 @@ def new(before: Plan, after: Plan) -> dict[str, set]:
     return {
         "stores": {s.dataset for key, s in after.stores.items() if key not in before.stores},
         "encoders": {s.method for key, s in after.encoders.items() if key not in before.encoders},
-        "cells": {
-            (c.method, c.task, c.budget, c.seed)
-            for key, c in after.cells.items()
-            if key not in before.cells
-        },
+        "cells": {(c.method, c.task, c.budget, c.seed) for key, c in after.cells.items() if key not in before.cells},
         "page": {after.page.key} - {before.page.key},
     }
 
@@ -248,7 +244,7 @@ def test_rows_that_nobody_reads_change_nothing(base, root):
 
 
 def test_an_upstream_without_labels_is_refused_for_methods_that_learn_from_them(own, tmp_path):
-    """All its images in one folder: pictures enough for Rotation, no classes for Sup-100%."""
+    """All its images in one folder: images enough for Rotation, no classes for Sup-100%."""
     folder = tmp_path / "up/train"
     first, *others = sorted(path for path in folder.iterdir() if path.is_dir())
     for other in others:
@@ -269,8 +265,10 @@ def test_upstream_images_that_are_in_a_task_are_refused(own, tmp_path):
 
 
 def test_planning_is_quick_and_light(root, base, tmp_path):
-    """Well under a second of one thread for 760 cells, without torch. In a process of its own: where TensorFlow and torch
-    are loaded, their objects make every collection of garbage slow, and their threads' time is this process's too.
+    """Well under a second of one thread for 760 cells, without torch.
+
+    In a process of its own: where TensorFlow and torch are loaded, their objects make garbage collection slow, and
+    the time of their threads counts as this process's.
     """
     base["tasks"] = list(yaml.safe_load((root / "params.yaml").read_text())["tasks"])
     base["seeds"] = [0, 1, 2, 3]

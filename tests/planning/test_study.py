@@ -1,4 +1,4 @@
-"""params.yaml is checked on load: every mistake becomes one sentence that names the file, the key and the right name."""
+"""params.yaml is checked on load: every mistake is one sentence that names the file, the key and the right name."""
 
 import json
 
@@ -157,7 +157,7 @@ def test_what_they_can_take_is_taken(smoke):
 
 
 def test_a_method_can_have_an_image_size_of_its_own(smoke):
-    """BigGANs make pictures of 128 px; the rest of a study may be at 224."""
+    """BigGANs generate images of 128 px; the rest of a study may be at 224."""
     raw = changed(smoke, "prepare.image_size", 224)
     raw |= {"methods": ["rotation", "vae"]}
     raw["pretrain"]["per_method"] = {"vae": {"image_size": 128}}
@@ -167,8 +167,8 @@ def test_a_method_can_have_an_image_size_of_its_own(smoke):
 
 def test_files_that_are_no_study(tmp_path):
     assert "not YAML" in refused(tmp_path, "study: [demo\n")
-    assert "study is given twice in" in (said := refused(tmp_path, "seeds: [0]\nstudy: demo\nstudy: other\n"))
-    assert "line 3" in said
+    assert "study is given twice in" in (message := refused(tmp_path, "seeds: [0]\nstudy: demo\nstudy: other\n"))
+    assert "line 3" in message
     assert "should hold keys" in refused(tmp_path, "- a\n- b\n")
     with pytest.raises(UserError, match="there is no study file"):
         load(tmp_path / "absent.yaml")

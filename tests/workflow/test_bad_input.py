@@ -74,8 +74,8 @@ def test_a_task_without_images(micro):
     (micro.folder / "own/cats").mkdir()
     (micro.folder / "own/cats/readme.txt").write_text("no image")
     done = micro.run("snakemake", "--cores", "2", check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode and "readme.txt" in said and "Traceback" not in said
+    shown = done.stdout + done.stderr
+    assert done.returncode and "readme.txt" in shown and "Traceback" not in shown
     assert not any("own-task" in store for store in micro.results()["stores"])
 
 
@@ -97,9 +97,9 @@ def test_a_store_that_was_changed_is_refused_by_name(finished):
     before = finished.results()["scores"]
     finished.params(finetune__learning_rates=[0.02])
     done = finished.run("snakemake", "--cores", "2", check=False)
-    said = done.stdout + done.stderr
-    named = str(store.parent.relative_to(finished.folder)) in said and store.name in said
-    assert done.returncode and named and "is not what the manifest says" in said and "Traceback" not in said
+    shown = done.stdout + done.stderr
+    named = str(store.parent.relative_to(finished.folder)) in shown and store.name in shown
+    assert done.returncode and named and "is not what the manifest says" in shown and "Traceback" not in shown
     new = finished.results()["scores"] - before
     assert new and all("clevr" in path for path in new), "the other task goes on"
 
@@ -114,12 +114,12 @@ def test_weights_of_another_network_are_refused(finished):
     save_file(weights, encoder)
     finished.params(finetune__learning_rates=[0.02])
     done = finished.run("snakemake", "--cores", "2", check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode and encoder.name in said and "resnet-small" in said and "Traceback" not in said
+    shown = done.stdout + done.stderr
+    assert done.returncode and encoder.name in shown and "resnet-small" in shown and "Traceback" not in shown
 
 
 def test_a_loss_that_is_no_number(micro):
-    """A learning rate beyond reason: its trial is recorded as failed; if all are, the cell is, and the study goes on to its page."""
+    """A far too high learning rate: its trial is recorded as failed; if all are, the cell is; the page is made."""
     # With a weight decay of 10 the weights grow 10^7-fold a step: beyond float32 within eight.
     micro.params(finetune__learning_rates=[0.01, 1e6], finetune__weight_decay=10.0, finetune__steps=[8])
     micro.snakemake()
@@ -192,7 +192,7 @@ def test_no_permission(micro):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs to mount a small disk")
 def test_a_full_disk(micro):
-    """A disk of 200 kB: the store does not fit; one sentence, nothing half-written, and after the cure the run goes on."""
+    """A disk of 200 kB: the store does not fit; one sentence, nothing half-written; with more room the run goes on."""
     assert vtabflow(micro, "check").returncode == 0
     spec = next(
         path

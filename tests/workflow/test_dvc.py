@@ -68,7 +68,7 @@ def test_versions_travel_and_nothing_runs_twice(versioned, tmp_path):
 
 
 def test_there_and_back_again(versioned):
-    """Settings that were left and come back: nothing is computed, and DVC's metrics are again those of these settings."""
+    """Back to earlier settings: nothing is computed, and DVC's metrics are again those of these settings."""
     project = versioned
     project.run("dvc", "repro")
     metrics = project.folder / "results/metrics/micro.json"
@@ -82,7 +82,7 @@ def test_there_and_back_again(versioned):
 
 
 def test_every_parameter_of_the_study_is_followed_from_its_stage_on(root):
-    """A key of the schema that no stage lists could be changed without DVC noticing; one that only an early stage lists, too."""
+    """DVC would not notice a change of a key that no stage lists, or that only an early stage lists."""
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
     assert list(stages) == ["prepare", "pretrain", "finetune", "report"]
     listed: set[str] = set()

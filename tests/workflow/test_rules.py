@@ -21,7 +21,7 @@ def test_complete_jobs_are_not_asked_for(finished):
 
 
 def test_a_job_asks_for_the_stores_and_encoders_of_its_missing_cells_alone(finished):
-    """One job holds all four cells, one cell is lost: the other encoder and the other task's store are not made again."""
+    """One job holds all four cells, one is lost: the other encoder and the other task's store are not made again."""
     finished.params(run__cells_per_job=4)
     lose_one_cell(finished)
     shutil.rmtree(finished.folder / "data")

@@ -104,7 +104,7 @@ def test_lost_receipts_are_written_again_without_work(finished):
 
 
 def test_a_lost_result_is_made_again(finished):
-    """A score deleted by hand: its job runs, with the other cells of the job left alone, and the page is made again."""
+    """A deleted score: its job runs, with the other cells of the job left alone, and the page is made again."""
     lost, *others = sorted(finished.results()["scores"])
     before = read_json(finished.folder / lost / "score.json")["accuracy"]
     stamps = stamps_of(finished, others)
@@ -156,7 +156,7 @@ def stamps_of(project, scores) -> dict[str, int]:
 
 
 def test_an_edit_in_mid_run_changes_nothing_of_that_run(micro):
-    """params.yaml is edited while jobs run: the run ends as it began, and Snakemake knows that the new settings are not made."""
+    """params.yaml is edited while jobs run: the run ends as it began, and the next one makes the new settings."""
     running = micro.start("snakemake", "--cores", "1")
     while not list(micro.folder.glob("data/stores/*/*/manifest.json")):
         assert running.poll() is None
@@ -200,7 +200,7 @@ def at_work(project) -> list[str]:
 
 @pytest.mark.slow
 def test_kills_at_random_moments_change_no_score(tmp_path, _finished):
-    """The whole run is killed again and again; what is there in the end is what an undisturbed run makes."""
+    """The whole run is killed again and again; the scores in the end are those of an undisturbed run."""
     study = {**MICRO, "pretrain": {"steps": 40, "batch": 32}, "finetune": {**MICRO["finetune"], "steps": [30]}}
     quiet = copy_project(tmp_path / "quiet", study)
     begun = time.monotonic()
