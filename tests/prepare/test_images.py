@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from small_folders import BROKEN, encoded, noise
 
 from vtabflow.prepare import images
@@ -80,11 +80,15 @@ def test_exif_that_cannot_be_read_changes_nothing():
     assert (images.decode(data) == pixels).all() and images.header(io.BytesIO(data), len(data)) == (5, 7, False)
 
 
-def test_the_header_of_a_png_is_read_without_decoding_it():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = encoded(noise(64, 32), exif=exif)[:600]  # of 6 kB
-    assert images.header(io.BytesIO(data), len(data)) == (32, 64, False)
+def test_the_header_of_a_png_is_read_without_decoding_it(monkeypatch):
+    data, decoded = encoded(noise(64, 32)), []
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: decoded.append(self))
+    assert images.header(io.BytesIO(data), len(data)) == (64, 32, False) and not decoded
+
+
+def test_a_ppm_may_have_sixteen_bits():
+    data = b"P5 2 1 65535\n" + np.array([257 * 3, 65535], ">u2").tobytes()
+    assert images.decode(data).tolist() == [[[3], [255]]]
 
 
 def test_a_file_that_is_too_large_is_not_read():
