@@ -1,7 +1,7 @@
 # make report [STUDY=smoke]   the report of a study (default: params.yaml, the demo)
 # make figures                pull data, encoders and scores from the DVC remote, then the report
 # make test | test-slow       the tests: under 25 minutes with the installation | the whole demo and many kills
-# make lint | format          what `make test` checks first | mend what can be mended
+# make lint | format          what `make test` checks first | fix what can be fixed automatically
 # make schema                 write workflow/schemas/params.schema.json, for editors, after a change in study.py
 # make tfds                   add TFDS and TensorFlow to the environment, to prepare the real VTAB (2 GB; STUDY=vtab and the tests do it)
 # make lock                   solve requirements.lock and requirements-tfds.lock again after a change in pyproject.toml
@@ -42,6 +42,7 @@ lint: $(MADE)
 	ruff check .
 	ruff format --check .
 	mypy
+	mypy --strict -p vtabflow.planning -p vtabflow.contracts
 	snakefmt --check workflow
 	vtabflow code status
 	snakemake --lint

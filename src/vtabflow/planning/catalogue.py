@@ -109,7 +109,8 @@ def info(method: str) -> MethodInfo:
 def load(method: str) -> "type[Method]":
     """The class of a method; imports its file and what that needs, no other method's."""
     found = info(method)
-    return getattr(importlib.import_module(found.module), found.cls)
+    kind: type[Method] = getattr(importlib.import_module(found.module), found.cls)
+    return kind
 
 
 def _info(literals: dict[str, Any], path: Path, name: str) -> MethodInfo:

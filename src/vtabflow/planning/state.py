@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vtabflow.contracts.specs import SPECS, CellSpec, EncoderSpec, JobSpec, PageSpec, Spec, StoreSpec
 from vtabflow.contracts.typed_json import from_json, to_json
 from vtabflow.errors import UserError
+from vtabflow.report.completeness import shows_all
 from vtabflow.runtime.files import canonical, read_json, write_json
 
 if TYPE_CHECKING:
@@ -63,18 +64,8 @@ def is_complete(spec: Spec | CellSpec, root: Path | str = ".") -> bool:
         case JobSpec():
             return all(is_complete(cell, root) for cell in spec.cells)
         case PageSpec():
-            return _shows_all_cells(spec, root)
-
-
-def _shows_all_cells(page: PageSpec, root: Path) -> bool:
-    """Whether a page exists, shows every cell, and no cell that it shows as failed has been run again since."""
-    card = read_or_none(root / page.folder / "card.json")
-    if not card or not card["complete"] or not all((root / c.folder / "score.json").exists() for c in page.cells):
-        return False
-    if not card["cells"]["failed"]:
-        return True
-    scores = [read_or_none(root / cell.folder / "score.json") for cell in page.cells]
-    return sum(score["status"] == "failed" for score in scores) == int(card["cells"]["failed"])
+            cells_exist = all((root / cell.folder / "score.json").exists() for cell in spec.cells)
+            return cells_exist and shows_all(spec, root)
 
 
 def forget_lost(plan: "Plan", root: Path | str = ".") -> None:
