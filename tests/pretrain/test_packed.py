@@ -165,7 +165,7 @@ def test_the_probe_is_that_of_the_same_images_in_an_array(stores):
     made, arrays = stores
     trunk = registry.build("resnet-small", 0)
     found = probe(trunk, made, "imagenet", SIZE, CPU)
-    assert found == probe(trunk, arrays, "imagenet", SIZE, CPU) and found["n_test"] == CLASSES * EACH * 40 // 1024 + 1
+    assert found == probe(trunk, arrays, "imagenet", SIZE, CPU) and found.n_test == CLASSES * EACH * 40 // 1024 + 1
 
 
 @pytest.mark.gpu

@@ -140,6 +140,13 @@ def test_heads_start_from_the_seed(make_spec, monkeypatch):
     assert started[0] == started[2] != started[1]
 
 
+def test_a_method_finalizes_the_network_before_it_is_kept(make_spec, monkeypatch):
+    monkeypatch.setattr(catalogue.load("rotation"), "finalize", lambda self: self.trunk.stem.weight.zero_())
+    spec = make_spec(steps=1)
+    step.run(spec)
+    assert load_file(Path(spec.folder) / "encoder.safetensors")["stem.weight"].abs().max() == 0
+
+
 def test_training_learns(make_spec):
     spec = make_spec("sup-100", steps=60, crop_area_min=0.9, colour=False)
     step.run(spec)
