@@ -120,3 +120,12 @@ def test_views_have_the_published_distributions(name, expected, monkeypatch):
     monkeypatch.setattr(module, "random_view", lambda *given: seen.append(given[3]) or real(*given))
     method.losses("main", batch_for(method), make_rng())
     assert seen == expected
+
+
+def test_the_window_of_the_blur_is_a_tenth_of_the_image(monkeypatch):
+    real, windows = views.gaussian_blur, []
+    monkeypatch.setattr(views, "gaussian_blur", lambda *given: windows.append(given[2]) or real(*given))
+    images = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    for size in (8, 32, 224):
+        views.random_view(images, size, make_rng(), FLAT)
+    assert windows == [1, 1, 11]

@@ -85,6 +85,13 @@ def test_discriminator_is_the_plain_reference(multipliers, identity):
         torch.testing.assert_close(net(x).double(), discriminator(net, x), rtol=1e-5, atol=1e-4)
 
 
+def test_the_sum_over_places_is_float32_under_autocast():
+    """In bfloat16 a sum over 784 places loses the small ones."""
+    net = Discriminator(4, (1, 2), attention=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(random_images(2, 16).float()).dtype == torch.float32
+
+
 def test_one_discriminator_serves_all_sizes():
     net = Discriminator(2)
     shapes = []
@@ -261,3 +268,9 @@ def test_fold_leaves_the_plain_network_with_the_same_outputs():
     assert net.state_dict().keys() == Discriminator(4, (1, 2)).state_dict().keys()
     torch.testing.assert_close(net(x), want, rtol=1e-5, atol=1e-6)
     assert len(list(net.parameters())) == len(list(Discriminator(4, (1, 2)).parameters()))
+
+
+def test_a_kernel_of_zeros_stays_finite():
+    layer = spectral(nn.Linear(3, 2))
+    nn.init.zeros_(layer.parametrizations.weight.original)
+    assert layer(torch.ones(1, 3)).isfinite().all()
