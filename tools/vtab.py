@@ -23,16 +23,16 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests/prepar
 from test_vtab import spec_of  # noqa: E402
 
 from miniatures.place import Places  # noqa: E402
-from vtabflow.planning.tasks import VTAB  # noqa: E402
+from vtabflow.planning.tasks import vtab  # noqa: E402
 from vtabflow.prepare import step  # noqa: E402
-from vtabflow.prepare.tfds.datasets import DATASETS, Dataset  # noqa: E402
+from vtabflow.prepare.tfds.datasets import datasets, Dataset  # noqa: E402
 from vtabflow.prepare.tfds.labels import RULES  # noqa: E402
 from vtabflow.prepare.tfds.splits import expressions, parts  # noqa: E402
 
 
 def sizes(dataset: Dataset, counts: dict[str, int]) -> str:
     """Examples of train, val and test."""
-    found = parts(dataset.split_rule, counts)
+    found = parts(dataset.split, counts)
     return " / ".join(f"{stop - start:,}" for _, start, stop in (found[name] for name in ("train", "val", "test")))
 
 
@@ -43,7 +43,7 @@ def obtained(dataset: Dataset) -> str:
         importlib.import_module(f"miniatures.{dataset.id.replace('-', '_')}").make(places)
         spec = spec_of(dataset.id, places, Path(folder))
         step.run(spec)
-        counts = json.loads(Path(spec["manifest"]).read_text())["counts"]
+        counts = json.loads(Path(spec.manifest).read_text())["counts"]
     return " / ".join(f"{counts[split]:,}" for split in ("train", "val", "test"))
 
 
@@ -96,7 +96,7 @@ def packed() -> None:
             imagenet.make(spec)
             print(f"packed, longest side {side}: {2000 / (time.process_time() - begun):.0f} images/s")
             for drawn_at in (224, 64):
-                images = open_images(store.open_store(spec["folder"]), "train", drawn_at)
+                images = open_images(store.open_store(spec.folder), "train", drawn_at)
                 rows = rng.permutation(len(images))[:512]
                 images[rows[:20]]
                 begun = time.process_time()
@@ -135,9 +135,9 @@ def table() -> None:
     print("| task | builder, version | train; val; test | VTAB's counts | miniature's | label | classes |")
     print("|---|---|---|---:|---:|---|---:|")
     for task, display, _, name, classes in VTAB:
-        dataset = DATASETS[name]
+        dataset = datasets()[name]
         made.setdefault(name, obtained(dataset))
-        cut = expressions(dataset.split_rule, dataset.counts)
+        cut = expressions(dataset.split, dataset.counts)
         row = [
             display,
             f"`{'/'.join(filter(None, [dataset.builder, dataset.config]))}` {dataset.version}",

@@ -9,9 +9,10 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from vtabflow.contracts import specs
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,23 @@ class Places:
             folder.mkdir(parents=True, exist_ok=True)
         return places
 
-    def spec(self) -> dict[str, Any]:
-        """The entry "places" of a store's spec. A miniature without archives has no file of checksums."""
-        folders = {name: str(getattr(self, name)) for name in ("tfds", "downloads", "manual")}
-        return {**folders, "checksums": str(self.checksums) if self.checksums.exists() else None, "mirrors": {}}
+    def spec(self, tree: Path | None = None) -> specs.Places:
+        """The places of a store's spec. A miniature without archives has no file of checksums."""
+        return specs.Places(
+            tfds=str(self.tfds),
+            downloads=str(self.downloads),
+            manual=str(self.manual),
+            checksums=str(self.checksums) if self.checksums.exists() else None,
+            mirrors={},
+            tree=str(tree) if tree else None,
+        )
 
 
 @dataclass
 class Example:
     """One image as it went in.
 
-    `id` is what the store's ids.txt should say, `labels` has the class of each task, `pixels` is uint8 (H, W, C) as a
+    `id` is what the store's ids.txt should have, `labels` has the class of each task, `pixels` is uint8 (H, W, C) as a
     decoder gives them. `key` is the builder's own key, whose MD5 orders the records, if that is not the id. `tolerance`
     is the mean absolute difference, in grey levels, that a builder which encodes again with loss may make.
     """
@@ -56,7 +63,7 @@ Truth = dict[str, list[Example]]
 
 
 def put(places: Places, builder: str, url: str, data: bytes | Path, name: str) -> Path:
-    """Lay `data`, which the builder expects from `url` under the file name `name`, where TFDS looks for it."""
+    """Put `data`, which the builder expects from `url` under the file name `name`, where TFDS looks for it."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.resource import get_dl_fname
 

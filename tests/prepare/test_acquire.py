@@ -9,19 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from served import Host, serving
 
+from vtabflow.contracts.specs import Places
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.tfds import acquire, archives, download
 from vtabflow.prepare.tfds.archives import Archive
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.datasets import Dataset, datasets
 
-CIFAR = DATASETS["cifar100"]
 DATA = np.random.default_rng(0).bytes(3_000_000)
 
 
@@ -34,32 +35,33 @@ def host():
 @dataclass
 class Setting:
     host: Host
-    places: dict
+    dataset: Dataset
+    places: Places
     target: Path
-    by_hand: Path
+    manual: Path
 
     def fetch(self):
-        acquire.fetch(CIFAR, self.places)
+        acquire.fetch(self.dataset, self.places)
 
     def registered(self, data: bytes) -> None:
         """Have `data` be what prepare.tfds.checksums says of the archive."""
-        url = archives.ARCHIVES["cifar100"][0].url
+        url = self.dataset.archives[0].url
         entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        Path(self.places["checksums"]).write_text(json.dumps({url: entry}))
+        Path(self.places.checksums).write_text(json.dumps({url: entry}))
 
 
 @pytest.fixture
 def setting(tmp_path, host, monkeypatch):
     """cifar100's archive at a local host, with a small file for it."""
     monkeypatch.setattr(download, "PAUSES", (0.01, 0.02, 0.03))
-    registered = archives.ARCHIVES["cifar100"][0]
+    registered = datasets()["cifar100"].archives[0]
     archive = Archive(host.url("/cifar-100-binary.tar.gz"), registered.name, registered.size, registered.sha256)
-    monkeypatch.setitem(archives.ARCHIVES, "cifar100", (archive,))
+    dataset = replace(datasets()["cifar100"], archives=(archive,))
     host.files["/cifar-100-binary.tar.gz"] = DATA
-    places = {name: str(tmp_path / name) for name in ("tfds", "downloads", "manual")}
-    places |= {"checksums": str(tmp_path / "checksums.json"), "mirrors": {}}
+    folders = (str(tmp_path / name) for name in ("tfds", "downloads", "manual"))
+    places = Places(*folders, str(tmp_path / "checksums.json"), {})
     target = tmp_path / "downloads/cifar100" / archive.cached_name
-    made = Setting(host, places, target, tmp_path / "manual/cifar100/cifar-100-binary.tar.gz")
+    made = Setting(host, dataset, places, target, tmp_path / "manual/cifar100/cifar-100-binary.tar.gz")
     made.registered(DATA)
     return made
 
@@ -71,7 +73,7 @@ def test_a_download_lies_where_tfds_looks(setting, capsys):
     setting.fetch()
     assert setting.target.read_bytes() == DATA
     info = json.loads(setting.target.with_name(setting.target.name + ".INFO").read_text())
-    archive = archives.ARCHIVES["cifar100"][0]
+    archive = setting.dataset.archives[0]
     assert info["url_info"] == {"checksum": archive.sha256, "filename": archive.name, "size": archive.size}
     assert info["original_fname"] == archive.name and info["urls"] == [archive.url]
     left = {path.name for path in setting.target.parent.iterdir()} - {
@@ -89,14 +91,14 @@ def test_tfds_takes_it_for_cached(setting):
     from tensorflow_datasets.core.download import checksums, download_manager
 
     setting.fetch()
-    archive = archives.ARCHIVES["cifar100"][0]
+    archive = setting.dataset.archives[0]
     infos = {archive.url: checksums.UrlInfo(size=archive.size, checksum=archive.sha256, filename=archive.name)}
     setting.host.asked.clear()
     manager = download_manager.DownloadManager(
-        download_dir=setting.places["downloads"],
+        download_dir=setting.places.downloads,
         dataset_name="cifar100",
         url_infos=infos,
-        manual_dir=setting.places["manual"],
+        manual_dir=setting.places.manual,
     )
     assert str(manager.download(archive.url)) == str(setting.target) and setting.host.asked == []
 
@@ -113,7 +115,7 @@ def test_what_was_verified_is_not_hashed_again_until_it_changes(setting, monkeyp
     setting.fetch()
     assert hashed == [setting.target]
     setting.target.write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
-    with pytest.raises(UserError, match=r"cifar100: .* is not the archive that is wanted .*remove it.*checksums"):
+    with pytest.raises(UserError, match=r"cifar100: .* is not the required archive .*remove it.*checksums"):
         setting.fetch()
     assert setting.target.exists()
 
@@ -121,7 +123,7 @@ def test_what_was_verified_is_not_hashed_again_until_it_changes(setting, monkeyp
 def test_what_was_unpacked_of_another_archive_goes_with_it(setting):
     """TFDS takes what lies unpacked for cached, whatever archive it came from: the cure of a broken one has to reach it."""
     setting.fetch()
-    unpacked = Path(setting.places["downloads"], "extracted")
+    unpacked = Path(setting.places.downloads, "extracted")
     old, others = unpacked / f"TAR_GZ.{setting.target.name}", unpacked / "ZIP.another.zip"
     for folder in (old, others):
         folder.mkdir(parents=True)
@@ -137,8 +139,8 @@ def test_what_was_unpacked_of_another_archive_goes_with_it(setting):
 
 def test_what_was_unpacked_of_an_archive_in_the_archive_goes_too(setting, tmp_path):
     """Caltech101's images lie in a tar in its zip, which TFDS unpacks under a name of its own."""
-    caltech, url = DATASETS["caltech101"], archives.ARCHIVES["caltech101"][0].url
-    target = acquire.wanted(caltech, setting.places)[0].path
+    caltech, url = datasets()["caltech101"], datasets()["caltech101"].archives[0].url
+    target = acquire.required(caltech, setting.places)[0].path
     inner = tmp_path / "downloads/extracted/TAR_GZ.101_ObjectCategories.tar.gz"
     inner.mkdir(parents=True)
     placed = tmp_path / "manual/caltech-101.zip"
@@ -148,7 +150,7 @@ def test_what_was_unpacked_of_an_archive_in_the_archive_goes_too(setting, tmp_pa
         placed.unlink(missing_ok=True)
         placed.write_bytes(data)
         entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        Path(setting.places["checksums"]).write_text(json.dumps({url: entry}))
+        Path(setting.places.checksums).write_text(json.dumps({url: entry}))
         acquire.fetch(caltech, setting.places)
         assert inner.exists() == kept
 
@@ -180,13 +182,13 @@ def test_a_dead_link_names_the_ways_on_and_a_mirror_helps(setting, host):
         "cifar100",
         host.url("/cifar-100-binary.tar.gz"),
         "HTTP 404",
-        str(setting.by_hand),
+        str(setting.manual),
         "prepare.tfds.mirrors",
     ):
         assert part in said
     assert "released anew" not in said and not setting.target.exists()
     host.files["/there/cifar-100-binary.tar.gz"] = DATA
-    setting.places["mirrors"] = {host.url("/"): host.url("/there/")}
+    setting.places = replace(setting.places, mirrors={host.url("/"): host.url("/there/")})
     setting.fetch()
     assert setting.target.read_bytes() == DATA
 
@@ -195,14 +197,14 @@ def test_mirrors_are_tried_in_order_and_the_original_last(setting, host, tmp_pat
     prefix = host.url("/")
     dead, wrong = host.url("/dead/"), host.url("/wrong/")
     host.files["/wrong/cifar-100-binary.tar.gz"] = DATA[::-1]
-    setting.places["mirrors"] = {prefix: dead, prefix[:-1]: wrong[:-1], "http://elsewhere/": "http://nowhere/"}
+    setting.places = replace(setting.places, mirrors={prefix: dead, prefix[:-1]: wrong[:-1], "http://elsewhere/": "http://nowhere/"})
     setting.fetch()
     assert [path.split("/")[1] for path, _ in host.asked] == ["dead", "wrong", "cifar-100-binary.tar.gz"]
     assert setting.target.read_bytes() == DATA
     setting.target.unlink()
     (tmp_path / "nas").mkdir()
     (tmp_path / "nas/cifar-100-binary.tar.gz").write_bytes(DATA)
-    setting.places["mirrors"] = {prefix: f"file://{tmp_path}/nas/"}
+    setting.places = replace(setting.places, mirrors={prefix: f"file://{tmp_path}/nas/"})
     host.asked.clear()
     setting.fetch()
     assert setting.target.read_bytes() == DATA and host.asked == []
@@ -210,16 +212,16 @@ def test_mirrors_are_tried_in_order_and_the_original_last(setting, host, tmp_pat
 
 def test_a_mirror_that_is_a_folder_is_passed_over(setting, host, tmp_path):
     (tmp_path / "nas/cifar-100-binary.tar.gz").mkdir(parents=True)
-    setting.places["mirrors"] = {host.url("/"): f"file://{tmp_path}/nas/"}
+    setting.places = replace(setting.places, mirrors={host.url("/"): f"file://{tmp_path}/nas/"})
     setting.fetch()
     assert setting.target.read_bytes() == DATA and len(host.asked) == 1
 
 
 def test_only_web_and_file_addresses(setting, host):
-    setting.places["mirrors"] = {host.url("/"): "ftp://example.org/"}
+    setting.places = replace(setting.places, mirrors={host.url("/"): "ftp://example.org/"})
     with pytest.raises(UserError, match="ftp://example.org/cifar.*http, https or file"):
         setting.fetch()
-    setting.places["mirrors"] = {host.url("/"): "http://[bad/"}
+    setting.places = replace(setting.places, mirrors={host.url("/"): "http://[bad/"})
     with pytest.raises(UserError, match=r"mirrors: http://\[bad/cifar.*http, https or file"):
         setting.fetch()
 
@@ -259,12 +261,12 @@ def test_a_file_that_changes_between_two_runs_starts_over(setting, host):
 def test_kill_in_the_middle_and_resume(setting, host):
     host.pause = 0.05
     code = (
-        "import sys, json\nfrom vtabflow.prepare import acquire, archives\nfrom vtabflow.prepare.datasets import DATASETS\n"
-        "url, places = json.loads(sys.argv[1])\nold = archives.ARCHIVES['cifar100'][0]\n"
-        "archives.ARCHIVES['cifar100'] = (archives.Archive(url, old.name, old.size, old.sha256),)\n"
-        "acquire.fetch(DATASETS['cifar100'], places)"
+        "import sys, json\nfrom vtabflow.contracts.specs import Places\nfrom vtabflow.contracts.typed_json import from_json\n"
+        "from vtabflow.prepare.tfds import acquire\nfrom vtabflow.prepare.tfds.datasets import Dataset\n"
+        "dataset, places = json.loads(sys.argv[1])\n"
+        "acquire.fetch(from_json(Dataset, dataset, 'test'), from_json(Places, places, 'test'))"
     )
-    argument = json.dumps([host.url("/cifar-100-binary.tar.gz"), setting.places])
+    argument = json.dumps([to_json(setting.dataset), to_json(setting.places)])
     # The name of the cache holds the address: it is the same in both processes.
     running = subprocess.Popen([sys.executable, "-c", code, argument], stdout=subprocess.DEVNULL)
     part = setting.target.with_name(f"{setting.target.name}.part")
@@ -282,8 +284,8 @@ def test_kill_in_the_middle_and_resume(setting, host):
     assert host.asked[-1][1] == f"bytes={size}-"
 
 
-def _fetch(places, found):
-    acquire.fetch(CIFAR, places)
+def _fetch(dataset, places, found):
+    acquire.fetch(dataset, places)
     found.put(os.getpid())
 
 
@@ -291,7 +293,7 @@ def test_two_processes_fetch_once(setting, host):
     host.pause = 0.01
     fork = multiprocessing.get_context("fork")
     found = fork.Queue()
-    running = [fork.Process(target=_fetch, args=(setting.places, found)) for _ in range(2)]
+    running = [fork.Process(target=_fetch, args=(setting.dataset, setting.places, found)) for _ in range(2)]
     for each in running:
         each.start()
     for each in running:
@@ -314,18 +316,18 @@ def test_a_file_placed_by_hand_is_taken(setting, tmp_path, where):
 
 @pytest.mark.parametrize("content", [DATA[:1000], DATA[::-1]])
 def test_a_wrong_file_placed_by_hand_is_named_and_left(setting, content):
-    setting.by_hand.parent.mkdir(parents=True)
-    setting.by_hand.write_bytes(content)
+    setting.manual.parent.mkdir(parents=True)
+    setting.manual.write_bytes(content)
     with pytest.raises(
-        UserError, match=rf"cifar100: {setting.by_hand} is not the file .*{len(content):,} bytes.*checksums"
+        UserError, match=rf"cifar100: {setting.manual} is not the required file .*{len(content):,} bytes.*checksums"
     ):
         setting.fetch()
-    assert setting.by_hand.read_bytes() == content and not setting.target.exists() and setting.host.asked == []
+    assert setting.manual.read_bytes() == content and not setting.target.exists() and setting.host.asked == []
 
 
 def test_another_disk_gets_a_link(setting, monkeypatch):
-    setting.by_hand.parent.mkdir(parents=True)
-    setting.by_hand.write_bytes(DATA)
+    setting.manual.parent.mkdir(parents=True)
+    setting.manual.write_bytes(DATA)
 
     def refuse(*_):
         raise OSError(18, "Invalid cross-device link")
@@ -334,8 +336,8 @@ def test_another_disk_gets_a_link(setting, monkeypatch):
     setting.fetch()
     assert setting.target.is_symlink() and setting.target.read_bytes() == DATA
     # A person may tidy up: the link is dead then, and the file is found where it is now.
-    moved = Path(setting.places["manual"], setting.by_hand.name)
-    setting.by_hand.rename(moved)
+    moved = Path(setting.places.manual, setting.manual.name)
+    setting.manual.rename(moved)
     setting.fetch()
     assert setting.target.samefile(moved) and setting.target.read_bytes() == DATA and setting.host.asked == []
 
@@ -345,21 +347,21 @@ def test_another_disk_gets_a_link(setting, monkeypatch):
     ["[]", "{", '{"URL": {"sha256": "12"}}', '{"URL": 3}', '{"URL": {"sha256": "' + "0" * 64 + '", "size": "9"}}'],
 )
 def test_a_bad_checksums_file_is_named(setting, text):
-    Path(setting.places["checksums"]).write_text(text.replace("URL", setting.host.url("/cifar-100-binary.tar.gz")))
+    Path(setting.places.checksums).write_text(text.replace("URL", setting.host.url("/cifar-100-binary.tar.gz")))
     with pytest.raises(UserError, match=r"prepare\.tfds\.checksums"):
         setting.fetch()
-    Path(setting.places["checksums"]).unlink()
+    Path(setting.places.checksums).unlink()
     with pytest.raises(UserError, match="there is no file"):
         setting.fetch()
 
 
 def test_a_specs_digests_win_over_the_file(setting):
-    url = archives.ARCHIVES["cifar100"][0].url
-    found = acquire.wanted(CIFAR, setting.places, {url: "ab" * 32})[0]
+    url = setting.dataset.archives[0].url
+    found = acquire.required(setting.dataset, setting.places, {url: "ab" * 32})[0]
     assert (found.sha256, found.size) == ("ab" * 32, None)
-    filed = acquire.wanted(CIFAR, setting.places, {url: hashlib.sha256(DATA).hexdigest()})[0]
+    filed = acquire.required(setting.dataset, setting.places, {url: hashlib.sha256(DATA).hexdigest()})[0]
     assert filed.size == len(DATA)
-    registered = acquire.wanted(CIFAR, {**setting.places, "checksums": None})[0]
+    registered = acquire.required(setting.dataset, replace(setting.places, checksums=None))[0]
     assert (registered.sha256, registered.size) == (registered.archive.sha256, registered.archive.size)
 
 
@@ -395,7 +397,7 @@ def test_a_disk_that_fills_up(setting, tmp_path, monkeypatch):
         pytest.skip("mounting is not allowed here")
     try:
         monkeypatch.setattr(acquire, "check_room", lambda _: [])
-        setting.places["downloads"] = str(small)
+        setting.places = replace(setting.places, downloads=str(small))
         with pytest.raises(RunError, match=r"cannot write .*: No space left on device; free the disk"):
             setting.fetch()
         part = next((small / "cifar100").glob("*.part"))
@@ -415,8 +417,8 @@ def test_only_what_was_noted_counts_as_generated(setting, tmp_path):
     folder = tmp_path / "tfds/cifar100/3.0.2"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{}")
-    assert not acquire.is_generated(setting.places, CIFAR, folder)
-    acquire.generated(setting.places, CIFAR, folder)
-    assert acquire.is_generated(setting.places, CIFAR, folder)
+    assert not acquire.is_generated(setting.places, setting.dataset, folder)
+    acquire.note_generated(setting.places, setting.dataset, folder)
+    assert acquire.is_generated(setting.places, setting.dataset, folder)
     (folder / "dataset_info.json").write_text('{"other": 1}')
-    assert not acquire.is_generated(setting.places, CIFAR, folder)
+    assert not acquire.is_generated(setting.places, setting.dataset, folder)

@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from vtabflow.prepare.tfds import archives
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.datasets import dataset_of, datasets, imagenet
 
 
 def test_the_table_is_what_the_builders_ask_for(tmp_path):
@@ -36,20 +36,18 @@ def test_the_table_is_what_the_builders_ask_for(tmp_path):
     for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
         (tmp_path / name).touch()
     known = {
-        **{name: (each.builder, each.config) for name, each in DATASETS.items()},
-        "imagenet-10pct": ("imagenet2012_subset", "10pct"),
+        **{name: (each.builder, each.config) for name, each in datasets().items()},
     }
-    assert set(archives.ARCHIVES) == set(known)
     for name, (builder_name, config) in known.items():
         builder = tfds.builder_cls(builder_name)(
             data_dir=str(tmp_path / "tfds"), **({"config": config} if config else {})
         )
-        if name in DATASETS:
-            assert str(builder.version) == DATASETS[name].version
+        if name in datasets():
+            assert str(builder.version) == datasets()[name].version
         recorder = Recorder()
         with contextlib.suppress(CUDAGraphStep):
             list(builder._split_generators(recorder))
-        table = archives.ARCHIVES[name]
+        table = datasets()[name].archives
         assert sorted(recorder.urls) == sorted(archive.url for archive in table), name
         for archive in table:
             registered = builder.url_infos[archive.url]
@@ -57,17 +55,18 @@ def test_the_table_is_what_the_builders_ask_for(tmp_path):
             assert archive.name == registered.filename
             assert archive.cached_name == get_dl_fname(archive.url, registered.checksum)
     # The sizes registered in TFDS' checksums.tsv.
-    total = sum(archive.size for name in DATASETS for archive in archives.ARCHIVES[name])
+    total = sum(archive.size for name in datasets() for archive in datasets()[name].archives)
     assert round(total / 1e9, 1) == 85.8
     infos = tfds.builder_cls("imagenet2012").url_infos
-    assert sorted(file.size for file in archives.BY_HAND["imagenet"]) == sorted(
+    assert sorted(file.size for file in imagenet().manual_downloads) == sorted(
         int(info.size) for info in infos.values()
     )
 
 
 def test_every_dataset_has_sizes():
-    assert set(archives.RECORDS) == {*DATASETS, "imagenet"} and set(archives.EXTRACTED) <= set(DATASETS)
-    assert {name for name, each in DATASETS.items() if each.by_hand} | {"imagenet"} == set(archives.BY_HAND)
+    assert [name for name in (*datasets(), "imagenet") if not dataset_of(name).records_bytes] == []
+    manual = {name for name, each in datasets().items() if each.manual_downloads} | {"imagenet"}
+    assert manual == {"resisc45", "diabetic-retinopathy", "imagenet"}
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,13 @@ import pytest
 from lossy_rates import KINDS, QUALITIES, SIZES, flat, jpeg, natural
 from small_folders import classes_of, encoded, prepared, spec_for, write_files
 
+from vtabflow.contracts.results import SkippedFile
+from vtabflow.contracts.specs import ImagenetSettings, TfdsSettings
 from vtabflow.data import audit, lossy
 from vtabflow.prepare import store
 from vtabflow.prepare.imagenet import source as imagenet
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.datasets import datasets
+from vtabflow.prepare.tfds.datasets import imagenet as imagenet_dataset
 from vtabflow.runtime.files import read_json, sha256, write_json
 
 RNG = np.random.default_rng(0)
@@ -32,21 +35,21 @@ def found(spec: dict) -> tuple[str, int]:
 
 
 def folder(spec: dict) -> Path:
-    return Path(spec["folder"])
+    return Path(spec.folder)
 
 
-def settle(spec: dict) -> None:
-    """Make the manifests' digests those of the files as they are: damage that no digest tells of."""
+def update_digests(spec: dict) -> None:
+    """Make the manifests' digests those of the files, so that no digest shows the damage."""
     manifest = read_json(folder(spec) / "manifest.json")
     manifest["sha256"] = {name: sha256(folder(spec) / name) for name in manifest["sha256"]}
     write_json(folder(spec) / "manifest.json", manifest)
-    write_json(spec["manifest"], manifest)
+    write_json(spec.manifest, manifest)
 
 
 def test_a_whole_store_matches_and_one_that_is_not_there_is_no_mismatch(whole, capsys):
     text, code = found(whole)
     assert code == 0 and "matches" in text and "MISMATCH" not in text and "24 / 8 / 8" in text
-    assert audit.audit([whole, {**whole, "folder": "nowhere"}]) == 0
+    assert audit.audit([whole, replace(whole, folder="nowhere")]) == 0
     assert "2 stores: 1 match, 0 do not, 1 not prepared yet" in capsys.readouterr().out
 
 
@@ -84,17 +87,17 @@ def fewer_labels(spec):
 @pytest.mark.parametrize(
     ("damage", "settled", "said"),
     [
-        (flip, False, ["val.npy is not what the manifest says"]),
-        (relabel, False, ["labels/mine.train.npy is not what", "the class histogram of mine in train"]),
+        (flip, False, ["val.npy does not match the manifest the manifest says"]),
+        (relabel, False, ["labels/mine.train.npy does not match the manifest", "the class histogram of mine in train"]),
         (relabel, True, ["the class histogram of mine in train"]),
         (lambda spec: (folder(spec) / "test.npy").unlink(), False, ["test.npy is missing"]),
         (lambda spec: (folder(spec) / "train.ids.txt").unlink(), False, ["train.ids.txt is missing"]),
         (lambda spec: (folder(spec) / "more.npy").touch(), False, ["more.npy is in no manifest"]),
-        (twice, True, ["train has ids that stand there twice"]),
+        (twice, True, ["train has an id that is given twice"]),
         (lambda spec: twice(spec, "test", "train"), True, ["/.*png is in train and in test"]),
         (shorten, True, [r"test.npy has shape \(7, 8, 8, 3\) and the manifest \(8, 8, 8, 3\)"]),
         (fewer_labels, True, ["val has 7 labels of mine and the manifest 8 images"]),
-        (lambda spec: (folder(spec) / "val.npy").write_bytes(b""), False, ["val.npy is not what", "cannot be read"]),
+        (lambda spec: (folder(spec) / "val.npy").write_bytes(b""), False, ["val.npy does not match the manifest", "cannot be read"]),
         (lambda spec: (folder(spec) / "val.npy").write_bytes(b""), True, ["cannot be read"]),
         (lambda spec: (folder(spec) / "manifest.json").write_text("{"), False, ["cannot be read"]),
         (lambda spec: (folder(spec) / "manifest.json").write_text("{}"), False, ["cannot be read"]),
@@ -103,7 +106,7 @@ def fewer_labels(spec):
 def test_damage_is_named_with_what_to_do(whole, damage, settled, said):
     damage(whole)
     if settled:
-        settle(whole)
+        update_digests(whole)
     before = {path: path.read_bytes() for path in folder(whole).rglob("*") if path.is_file()}
     text, code = found(whole)
     lines = [line for line in text.splitlines() if line.startswith("MISMATCH")]
@@ -114,10 +117,10 @@ def test_damage_is_named_with_what_to_do(whole, damage, settled, said):
 
 
 def test_a_manifest_in_git_that_says_otherwise_is_named(whole):
-    kept = read_json(whole["manifest"])
+    kept = read_json(whole.manifest)
     kept["sha256"]["train.npy"] = "0" * 64
     kept["sha256"]["val.ids.txt"] = "0" * 64  # names of a folder's files are free
-    write_json(whole["manifest"], kept)
+    write_json(whole.manifest, kept)
     text, code = found(whole)
     assert code == 1 and text.count("MISMATCH mine: ") == 1 and "(train.npy)" in text
 
@@ -127,7 +130,7 @@ def test_every_store_is_found_by_its_manifest(tmp_path, whole):
     place.parent.mkdir(parents=True)
     folder(whole).rename(place)
     specs = audit.every_store(tmp_path)
-    assert [spec["source"] for spec in specs] == ["folder"] and audit.report(specs)[1] == 0
+    assert [spec.source for spec in specs] == ["folder"] and audit.report(specs)[1] == 0
     (place / "manifest.json").write_text("[]")
     assert audit.report(audit.every_store(tmp_path))[1] == 1
 
@@ -139,14 +142,15 @@ def tfds_store(place: Path, dataset: str, arrays: dict, labels=None, counts="off
     """A store as the source tfds would write it, from arrays."""
     tasks = {"cifar100": ("cifar100", 100), "dsprites": ("dsprites-location", 16), "sun397": ("sun397", 397)}
     task, classes = tasks.get(dataset, (dataset, 2))
-    spec = {
-        **spec_for(place / "none", place, size=32, rows=rows),
-        "dataset": dataset,
-        "source": "tfds",
-        "settings": {"counts": counts},
-        "tasks": [task],
-        "classes": {task: classes},
-    }
+    is_task = dataset != "imagenet"
+    spec = replace(
+        spec_for(place / "none", place, size=32, rows=rows),
+        dataset=dataset,
+        source="tfds" if is_task else "imagenet",
+        settings=TfdsSettings("", None, "", {}, counts) if is_task else ImagenetSettings("tfds", "5.1.0", counts),
+        tasks=(task,),
+        classes={task: classes},
+    )
     labels = labels or {split: np.arange(len(array)) % classes for split, array in arrays.items()}
     ids = {split: [f"{split}_{i}" for i in range(len(array))] for split, array in arrays.items()}
     store.write(spec, arrays, {task: labels}, ids, {task: classes}, None, skipped)
@@ -165,15 +169,14 @@ def small_cifar(monkeypatch):
 
 
 def counted(monkeypatch, counts):
-    changed = {**vars(DATASETS["cifar100"]), "counts": counts}
-    monkeypatch.setitem(audit.DATASETS, "cifar100", type(DATASETS["dtd"])(**changed))
+    monkeypatch.setitem(datasets(), "cifar100", replace(datasets()["cifar100"], counts=counts))
 
 
 def test_official_counts(tmp_path):
     assert found(tfds_store(tmp_path / "0", "cifar100", cifar()))[1] == 0
     text, code = found(tfds_store(tmp_path / "1", "cifar100", cifar(test=299)))
     assert code == 1 and "its counts are not VTAB's (test 299 of 300)" in text
-    left_out = [{"file": "x", "reason": "is broken"}]
+    left_out = [SkippedFile("x", "is broken")]
     assert found(tfds_store(tmp_path / "2", "cifar100", cifar(test=299), skipped=left_out))[1] == 0
     assert found(tfds_store(tmp_path / "3", "cifar100", cifar(20, 20, 20), counts="any"))[1] == 0
 
@@ -202,15 +205,15 @@ def test_sun397_has_the_count_of_an_older_tfds_or_that_of_todays(tmp_path, of_re
 
 def test_imagenets_counts(tmp_path, monkeypatch):
     """The last 40 of 1,024 shards are val (docs/protocol.md#data); what was left out by name is no mismatch."""
-    monkeypatch.setattr(imagenet, "DATASET", replace(imagenet.DATASET, counts={"train": 1024}))
+    monkeypatch.setitem(imagenet_dataset().counts, "train", 1024)
 
     def upstream(name, counts="official", skipped=(), **sizes):
         arrays = {split: np.zeros((n, 8, 8, 3), np.uint8) for split, n in {"train": 984, "val": 40, **sizes}.items()}
         spec = tfds_store(tmp_path / name, "imagenet", {**arrays, "test": arrays["val"][:0]}, counts=counts, rows="all")
         manifest = read_json(folder(spec) / "manifest.json")
-        manifest["skipped"] = list(skipped)
+        manifest.skipped = list(skipped)
         write_json(folder(spec) / "manifest.json", manifest)
-        return found({**spec, "source": "imagenet"})
+        return found(replace(spec, source="imagenet"))
 
     assert upstream("whole")[1] == 0
     text, code = upstream("less", train=983)
@@ -225,7 +228,7 @@ def test_integer_ids_are_unique_in_a_split_of_tfds_alone(tmp_path):
     for split, other, code in (("test", "train", 0), ("val", "train", 1)):
         lines = (folder(spec) / f"{other}.ids.txt").read_text()
         (folder(spec) / f"{split}.ids.txt").write_text(lines)
-        settle(spec)
+        update_digests(spec)
         assert found(spec)[1] == code
 
 
@@ -275,7 +278,7 @@ def test_too_little_to_judge_is_no_trace(shape):
 def test_a_lossy_copy_of_cifar_is_named(tmp_path, quality, numbers):
     arrays = cifar(turn=lambda images: jpeg(images, quality).astype(numbers))
     text, code = found(tfds_store(tmp_path, "cifar100", arrays))
-    assert code == 1 and "went through JPEG, so it is a lossy copy of cifar100" in text and "remove this store" in text
+    assert code == 1 and "show traces of JPEG, so it is a lossy copy of cifar100" in text and "remove this store" in text
 
 
 def test_floats_are_judged_where_they_are_whole(tmp_path):
@@ -293,7 +296,7 @@ def test_one_split_is_enough(tmp_path):
     arrays = cifar()
     arrays["test"] = np.resize(jpeg(arrays["test"][:64], 75), arrays["test"].shape)
     text, code = found(tfds_store(tmp_path, "cifar100", arrays))
-    assert code == 1 and "the pixels of test went through JPEG" in text and "of train" not in text
+    assert code == 1 and "the pixels of test show traces of JPEG" in text and "of train" not in text
 
 
 @pytest.mark.parametrize("numbers", [np.uint8, np.float32])
@@ -318,7 +321,7 @@ def test_dsprites_are_black_and_white(tmp_path, numbers):
         ("cifar10-export", 2, 90, 1, "lossy copy of cifar100"),
         ("cifar10-export", 2, None, 0, "1 match"),
         ("pictures", 100, 90, 1, "lossy copy of cifar100"),
-        ("pictures", 2, 90, 0, "if that is an export of a lossless set, use the original"),
+        ("pictures", 2, 90, 0, "if that is an export of a lossless dataset, use the original"),
         ("pictures", 2, None, 0, "1 match"),
         ("eurosat", 2, 90, 0, "expected of eurosat: its RGB release is JPEG"),
         ("pcam", 2, 90, 0, "expected of patch-camelyon"),

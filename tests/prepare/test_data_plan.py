@@ -3,16 +3,18 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vtabflow.contracts.specs import ImagenetSettings, ImageSpec, PackedImageSpec, Places, StoreSpec, TfdsSettings
 from vtabflow.data import plan as data_plan
 from vtabflow.prepare import store
 from vtabflow.prepare.tfds import acquire, archives
-from vtabflow.prepare.tfds import manual as by_hand
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds import manual
+from vtabflow.prepare.tfds.datasets import dataset_of, datasets
 
 TASKS = {
     "cifar100": {"cifar100": 100},
@@ -21,29 +23,30 @@ TASKS = {
 }
 
 
-def spec_of(root: Path, dataset: str, size: int = 224, rows: str = "all", **image) -> dict:
+def spec_of(root: Path, dataset: str, size: int = 224, rows: str = "all", **image) -> StoreSpec:
     """A store's spec as the study plans it, with places below `root`."""
-    known = DATASETS.get(dataset)
+    known, is_task = dataset_of(dataset), dataset != "imagenet"
     tasks = TASKS.get(dataset, {dataset: 10})
-    imagenet = {"form": "packed", "side": None, "quality": None, **image}
-    return {
-        "step": "prepare",
-        "key": "0123456789abcdef",
-        "dataset": dataset,
-        "folder": str(root / "stores" / dataset / "0123456789abcdef"),
-        "manifest": str(root / "manifests" / f"{dataset}.json"),
-        "source": "tfds" if known else "imagenet",
-        "settings": {"version": known.version if known else "5.1.0", "counts": "official", "checksums": {}},
-        "image": {"size": size, "resize": "legacy", **image} if known else imagenet,
-        "rows": rows,
-        "tasks": list(tasks),
-        "classes": tasks,
-        "places": {
-            **{name: str(root / name) for name in ("tfds", "downloads", "manual")},
-            "checksums": None,
-            "mirrors": {},
-        },
-    }
+    return StoreSpec(
+        key="0123456789abcdef",
+        dataset=dataset,
+        folder=str(root / "stores" / dataset / "0123456789abcdef"),
+        receipt="",
+        manifest=str(root / "manifests" / f"{dataset}.json"),
+        source="tfds" if is_task else "imagenet",
+        settings=TfdsSettings(known.builder, known.config, known.version, {}, "official")
+        if is_task
+        else ImagenetSettings("tfds", known.version, "official"),
+        image=ImageSpec(**{"size": size, "resize": "legacy", **image})
+        if is_task
+        else PackedImageSpec(**{"side": None, "quality": None, **image}),
+        rows=rows,
+        tasks=tuple(tasks),
+        classes=tasks,
+        identity={},
+        code="",
+        places=Places(*(str(root / name) for name in ("tfds", "downloads", "manual")), None, {}),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -54,18 +57,18 @@ def large_disk(monkeypatch):
 
 def lay_store(spec: dict) -> None:
     shape = (2, 4, 4, 3)
-    labels = {task: dict.fromkeys(store.SPLITS, np.array([0, 1])) for task in spec["tasks"]}
+    labels = {task: dict.fromkeys(store.SPLITS, np.array([0, 1])) for task in spec.tasks}
     ids = {split: [f"{split}{i}" for i in range(2)] for split in store.SPLITS}
-    store.write(spec, dict.fromkeys(store.SPLITS, np.zeros(shape, np.uint8)), labels, ids, spec["classes"])
+    store.write(spec, dict.fromkeys(store.SPLITS, np.zeros(shape, np.uint8)), labels, ids, spec.classes)
 
 
 def lay_records(spec: dict, ours: bool) -> Path:
-    folder = data_plan.records_folder(spec)
+    folder = data_plan._Files.of(spec).records
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{}")
     (folder / "x.array_record").write_bytes(b"r" * 1000)
     if ours:
-        acquire.generated(spec["places"], data_plan.spec_id(spec), folder)
+        acquire.note_generated(spec.places, dataset_of(spec.dataset), folder)
     return folder
 
 
@@ -74,10 +77,10 @@ def state(spec: dict) -> str:
     return text.splitlines()[2]
 
 
-def by_hand_bytes(spec: dict) -> tuple[float, float]:
+def manual_bytes(spec: dict) -> tuple[float, float]:
     """What the plan says that a person has to fetch, and that will be written to the folder for it."""
-    row = data_plan._row(spec)
-    automatic = sum(file.size for file in archives.ARCHIVES.get(spec["dataset"], ()))
+    row = data_plan._row(data_plan._Files.of(spec))
+    automatic = sum(file.size for file in dataset_of(spec.dataset).archives)
     return row.missing - automatic, sum(size for folder, size in row.needs if folder.name == "manual")
 
 
@@ -115,17 +118,17 @@ def test_a_real_store_has_the_planned_size(tmp_path):
     counts = {"train": 800, "val": 200, "test": 10_000}
     labels = {"cifar100": {split: np.arange(n) % 100 for split, n in counts.items()}}
     ids = {split: [f"{split}_{i:06d}" for i in range(n)] for split, n in counts.items()}
-    store.write(spec, {s: np.zeros((n, 32, 32, 3), np.uint8) for s, n in counts.items()}, labels, ids, spec["classes"])
-    found = sum(path.stat().st_size for path in Path(spec["folder"]).rglob("*.*") if path.name != "manifest.json")
+    store.write(spec, {s: np.zeros((n, 32, 32, 3), np.uint8) for s, n in counts.items()}, labels, ids, spec.classes)
+    found = sum(path.stat().st_size for path in Path(spec.folder).rglob("*.*") if path.name != "manifest.json")
     assert abs(found / data_plan.store_bytes(spec) - 1) < 0.01
 
 
 def test_all_of_vtab(tmp_path, capsys):
-    stores = [spec_of(tmp_path, dataset) for dataset in (*DATASETS, "imagenet")]
+    stores = [spec_of(tmp_path, dataset) for dataset in (*datasets(), "imagenet")]
     assert data_plan.show(stores) == 0
     text = capsys.readouterr().out
     lines = text.splitlines()
-    assert [line.split()[0] for line in lines[2:20]] == [*DATASETS, "imagenet", "all"]
+    assert [line.split()[0] for line in lines[2:20]] == [*datasets(), "imagenet", "all"]
     # 85.8 GB of automatic downloads, and those of RESISC45, diabetic retinopathy and ImageNet.
     assert "85.8 GB" not in lines[19] and "328.8 GB" in lines[19]
     for part in (
@@ -135,64 +138,64 @@ def test_all_of_vtab(tmp_path, capsys):
         "image-net.org",
     ):
         assert part in text
-    assert "the disk has room for them" in text
-    assert data_plan.plan_text([{"source": "procedural"}]) == (
-        "nothing to fetch: no dataset of this study comes through TFDS",
+    assert "the disk has space for them" in text
+    assert data_plan.plan_text([replace(spec_of(tmp_path, "dtd"), source="procedural", places=None)]) == (
+        "nothing to download: no dataset of this study comes through TFDS",
         0,
     )
 
 
 def test_the_states_of_a_dataset(tmp_path, monkeypatch):
     data = b"archive" * 1000
-    old = archives.ARCHIVES["cifar100"][0]
+    old = datasets()["cifar100"].archives[0]
     small = archives.Archive(old.url, old.name, len(data), hashlib.sha256(data).hexdigest())
-    monkeypatch.setitem(archives.ARCHIVES, "cifar100", (small,))
+    monkeypatch.setitem(datasets(), "cifar100", replace(datasets()["cifar100"], archives=(small,)))
     spec = spec_of(tmp_path, "cifar100")
-    assert "to fetch" in state(spec) and "7.0 kB / 7.0 kB" in state(spec)
-    target = acquire.wanted(DATASETS["cifar100"], spec["places"])[0].path
+    assert "to download" in state(spec) and "7.0 kB / 7.0 kB" in state(spec)
+    target = acquire.required(datasets()["cifar100"], spec.places)[0].path
     target.parent.mkdir(parents=True)
     target.with_name(f"{target.name}.part").write_bytes(data[:3000])
     assert "4.0 kB / 7.0 kB" in state(spec)
     (tmp_path / "downloads" / small.name).write_bytes(data[:-1])
     assert "4.0 kB / 7.0 kB" in state(spec)
     (tmp_path / "downloads" / small.name).write_bytes(data)
-    assert "archives there" in state(spec) and "0 bytes / 7.0 kB" in state(spec)
-    acquire.fetch(DATASETS["cifar100"], spec["places"])
-    assert "archives there" in state(spec) and "0 bytes / 7.0 kB" in state(spec)
+    assert "has archives" in state(spec) and "0 bytes / 7.0 kB" in state(spec)
+    acquire.fetch(datasets()["cifar100"], spec.places)
+    assert "has archives" in state(spec) and "0 bytes / 7.0 kB" in state(spec)
     lay_records(spec, ours=False)
-    assert "records there" in state(spec)
+    assert "has records" in state(spec)
     lay_store(spec)
-    assert "store there" in state(spec)
-    assert "Everything is there." in data_plan.plan_text([spec])[0]
+    assert "has store" in state(spec)
+    assert "Everything exists." in data_plan.plan_text([spec])[0]
 
 
-def test_by_hand_until_it_was_brought(tmp_path):
+def test_manual_downloads_until_they_exist(tmp_path):
     spec = spec_of(tmp_path, "resisc45")
-    assert "by hand  by hand" in state(spec) and "400.0 MB / about 400.0 MB" in state(spec)
+    assert "manual     manual" in state(spec) and "400.0 MB / about 400.0 MB" in state(spec)
     for i in range(45):
         folder = tmp_path / "manual/NWPU-RESISC45" / ("airplane" if i == 0 else f"class_{i}")
         folder.mkdir(parents=True)
         (folder / "a.jpg").touch()
     assert "(airplane has 1" in data_plan.plan_text([spec])[0]
-    spec["settings"]["counts"] = "any"
-    assert "archives there" in state(spec)
+    spec.settings.counts = "any"
+    assert "has archives" in state(spec)
     tree = spec_of(tmp_path, "imagenet")
     tree["places"]["tree"] = str(tmp_path / "train")
-    assert "tree there" in state(tree) and "0 bytes / 0 bytes" in state(tree)
+    assert "has tree" in state(tree) and "0 bytes / 0 bytes" in state(tree)
 
 
 def test_imagenet_counts_the_tars_that_are_not_there(tmp_path):
-    train, val = archives.BY_HAND["imagenet"]
+    train, val = dataset_of("imagenet").manual_downloads
     spec, manual = spec_of(tmp_path, "imagenet"), tmp_path / "manual"
-    assert by_hand_bytes(spec) == (train.size + val.size,) * 2
+    assert manual_bytes(spec) == (train.size + val.size,) * 2
     lay_sparse(manual / "imagenet" / train.name, train.size)  # only to be moved
-    assert by_hand_bytes(spec) == (val.size, val.size)
+    assert manual_bytes(spec) == (val.size, val.size)
     lay_sparse(manual / val.name, 1000)  # the first of it
-    assert by_hand_bytes(spec) == (val.size - 1000,) * 2 and "by hand  by hand" in state(spec)
+    assert manual_bytes(spec) == (val.size - 1000,) * 2 and "manual     manual" in state(spec)
     lay_sparse(manual / val.name, val.size)
-    assert by_hand_bytes(spec) == (0, 0) and "0 bytes / 154.6 GB" in state(spec)
+    assert manual_bytes(spec) == (0, 0) and "0 bytes / 154.6 GB" in state(spec)
     (manual / "imagenet" / train.name).rename(manual / train.name)
-    assert by_hand_bytes(spec) == (0, 0) and "archives there" in state(spec)
+    assert manual_bytes(spec) == (0, 0) and "has archives" in state(spec)
 
 
 def test_imagenet_records_of_either_version_are_there(tmp_path):
@@ -200,54 +203,54 @@ def test_imagenet_records_of_either_version_are_there(tmp_path):
     for version, there in (("3.0.0", False), ("5.0.0", True)):
         (tmp_path / "tfds/imagenet2012" / version).mkdir(parents=True)
         (tmp_path / "tfds/imagenet2012" / version / "dataset_info.json").write_text("{}")
-        assert ("by hand  by hand" in state(spec)) != there
-    assert "records there" in state(spec) and "156.0 GB" not in state(spec)
-    assert data_plan._row(spec).needs == [(Path(spec["folder"]), data_plan.IMAGENET_BYTES)]
+        assert ("manual     manual" in state(spec)) != there
+    assert "has records" in state(spec) and "156.0 GB" not in state(spec)
+    assert data_plan._row(data_plan._Files.of(spec)).needs == [(Path(spec.folder), data_plan.IMAGENET_BYTES)]
 
 
 def test_retinopathy_counts_the_images_that_are_not_there(tmp_path, monkeypatch):
-    whole, counts = archives.BY_HAND["diabetic-retinopathy"][0].size, {"train": 35, "test": 53, "sample": 12}
-    monkeypatch.setattr(by_hand, "RETINOPATHY_COUNTS", counts)
+    whole, counts = datasets()["diabetic-retinopathy"].manual_downloads[0].size, {"train": 35, "test": 53, "sample": 12}
+    monkeypatch.setattr(manual, "RETINOPATHY_COUNTS", counts)
     spec, manual = spec_of(tmp_path, "diabetic-retinopathy"), tmp_path / "manual"
-    assert by_hand_bytes(spec) == (whole, whole)
+    assert manual_bytes(spec) == (whole, whole)
     lay_sparse(manual / "train.zip.001", 1000)  # fetched, and still to be unpacked
     lay_images(manual / "sample", 4, ".jpeg")
-    assert by_hand_bytes(spec) == pytest.approx((whole * (53 + 8) / 100, whole * (35 + 53 + 8) / 100))
+    assert manual_bytes(spec) == pytest.approx((whole * (53 + 8) / 100, whole * (35 + 53 + 8) / 100))
     (manual / "train.zip.001").unlink()
     lay_images(manual / "train", 35, ".jpeg")
     lay_images(manual / "test/test", 53, ".jpeg")  # only to be moved
-    assert by_hand_bytes(spec) == pytest.approx((whole * 8 / 100,) * 2)
+    assert manual_bytes(spec) == pytest.approx((whole * 8 / 100,) * 2)
     (manual / "test/test").rename(tmp_path / "test")
     (manual / "test").rmdir()
     (tmp_path / "test").rename(manual / "test")
     lay_images(manual / "sample", 12, ".jpeg")
     text, _ = data_plan.plan_text([spec])
-    assert by_hand_bytes(spec) == (0, 0) and "trainLabels.csv: it is missing" in text
+    assert manual_bytes(spec) == (0, 0) and "trainLabels.csv: it is missing" in text
     manual.rename(tmp_path / "diabetic-retinopathy")
     manual.mkdir()
     (tmp_path / "diabetic-retinopathy").rename(manual / "diabetic-retinopathy")
-    assert by_hand_bytes(spec) == (0, 0) and "move what is in it" in data_plan.plan_text([spec])[0]
+    assert manual_bytes(spec) == (0, 0) and "move what is in it" in data_plan.plan_text([spec])[0]
 
 
 def test_resisc45_counts_the_images_that_are_not_there(tmp_path, monkeypatch):
-    whole = archives.BY_HAND["resisc45"][0].size
-    monkeypatch.setattr(by_hand, "RESISC45_PER_CLASS", 10)
+    whole = datasets()["resisc45"].manual_downloads[0].size
+    monkeypatch.setattr(manual, "RESISC45_PER_CLASS", 10)
     spec, manual = spec_of(tmp_path, "resisc45"), tmp_path / "manual"
-    assert by_hand_bytes(spec) == (whole, whole)
+    assert manual_bytes(spec) == (whole, whole)
     lay_sparse(manual / "NWPU-RESISC45.rar", 1000)  # fetched, and still to be unpacked
-    assert by_hand_bytes(spec) == (0, whole)
+    assert manual_bytes(spec) == (0, whole)
     for i in range(43):
         lay_images(manual / f"NWPU-RESISC45/class_{i}", 10, ".jpg")
     lay_images(manual / "NWPU-RESISC45/airplane", 4, ".jpg")
-    assert by_hand_bytes(spec) == (0, pytest.approx(whole * (10 + 6) / 450))
+    assert manual_bytes(spec) == (0, pytest.approx(whole * (10 + 6) / 450))
     (manual / "NWPU-RESISC45.rar").unlink()
-    assert by_hand_bytes(spec) == (pytest.approx(whole * (10 + 6) / 450),) * 2
+    assert manual_bytes(spec) == (pytest.approx(whole * (10 + 6) / 450),) * 2
     for name in ("airplane", "airport"):
         lay_images(manual / "NWPU-RESISC45" / name, 10, ".jpg")
     (manual / "NWPU-RESISC45/.cache").mkdir()
-    assert by_hand_bytes(spec) == (0, 0) and "folders that are no classes" in data_plan.plan_text([spec])[0]
+    assert manual_bytes(spec) == (0, 0) and "46 class folders and should have 45" in data_plan.plan_text([spec])[0]
     (manual / "NWPU-RESISC45").rename(manual / "resisc45")
-    assert by_hand_bytes(spec) == (0, 0) and "move or rename that folder" in data_plan.plan_text([spec])[0]
+    assert manual_bytes(spec) == (0, 0) and "the class folders are in" in data_plan.plan_text([spec])[0]
 
 
 def test_a_disk_without_room_is_exit_1(tmp_path, monkeypatch):
@@ -268,14 +271,14 @@ def test_a_disk_without_room_is_exit_1(tmp_path, monkeypatch):
 def fetched(tmp_path, monkeypatch):
     """cifar100, its archive fetched by the project, with what TFDS would unpack, and a stranger's files beside."""
     data = b"archive" * 1000
-    old = archives.ARCHIVES["cifar100"][0]
+    old = datasets()["cifar100"].archives[0]
     small = archives.Archive(old.url, old.name, len(data), hashlib.sha256(data).hexdigest())
-    monkeypatch.setitem(archives.ARCHIVES, "cifar100", (small,))
+    monkeypatch.setitem(datasets(), "cifar100", replace(datasets()["cifar100"], archives=(small,)))
     spec = spec_of(tmp_path, "cifar100")
     (tmp_path / "manual/cifar100").mkdir(parents=True)
     (tmp_path / "manual/cifar100" / small.name).write_bytes(data)
-    acquire.fetch(DATASETS["cifar100"], spec["places"])
-    name = acquire.wanted(DATASETS["cifar100"], spec["places"])[0].path.name
+    acquire.fetch(datasets()["cifar100"], spec.places)
+    name = acquire.required(datasets()["cifar100"], spec.places)[0].path.name
     for file in (f"extracted/TAR_GZ.{name}/a/b.bin", "extracted/TAR_GZ.other.tar.gz/c.bin", "cifar100/other.tar.gz"):
         (tmp_path / "downloads" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "downloads" / file).write_bytes(b"x" * 100)
@@ -300,7 +303,7 @@ def test_clean_removes_archives_when_the_records_are_there(tmp_path, fetched, ca
     said = capsys.readouterr().out
     assert "--clean --yes` removes them" in said and files(tmp_path) == before
     assert data_plan.clean([fetched], really=True) == 0
-    name = acquire.wanted(DATASETS["cifar100"], fetched["places"])[0].path.name
+    name = acquire.required(datasets()["cifar100"], fetched["places"])[0].path.name
     gone = {
         f"downloads/cifar100/{name}",
         f"downloads/cifar100/{name}.INFO",
@@ -312,7 +315,7 @@ def test_clean_removes_archives_when_the_records_are_there(tmp_path, fetched, ca
 def test_clean_removes_records_when_every_store_is_there(tmp_path, fetched):
     records = lay_records(fetched, ours=True)
     other = {**spec_of(tmp_path, "cifar100", size=16), "folder": str(tmp_path / "stores/cifar100/1")}
-    other["manifest"] += ".1"
+    other.manifest += ".1"
     lay_store(fetched)
     data_plan.clean([fetched, other], really=True)
     assert records.exists()
@@ -324,13 +327,13 @@ def test_clean_removes_records_when_every_store_is_there(tmp_path, fetched):
 def test_clean_leaves_what_the_project_did_not_make(tmp_path, fetched):
     records = lay_records(fetched, ours=False)
     lay_store(fetched)
-    wanted = acquire.wanted(DATASETS["cifar100"], fetched["places"])[0]
+    wanted = acquire.required(datasets()["cifar100"], fetched["places"])[0]
     # An archive that was there before, as in a TFDS folder of the user's own.
     data = wanted.path.read_bytes()
     shutil.rmtree(wanted.path.parent)
     wanted.path.parent.mkdir()
     wanted.path.write_bytes(data)
-    acquire.fetch(DATASETS["cifar100"], fetched["places"])
+    acquire.fetch(datasets()["cifar100"], fetched["places"])
     before = files(tmp_path)
     data_plan.clean([fetched], really=True)
     assert files(tmp_path) == before and records.exists()
@@ -338,14 +341,14 @@ def test_clean_leaves_what_the_project_did_not_make(tmp_path, fetched):
 
 def test_clean_removes_what_was_unpacked_of_an_archive_in_the_archive(tmp_path, fetched, monkeypatch):
     data = b"zip" * 1000
-    old = archives.ARCHIVES["caltech101"][0]
+    old = datasets()["caltech101"].archives[0]
     small = archives.Archive(old.url, old.name, len(data), hashlib.sha256(data).hexdigest())
-    monkeypatch.setitem(archives.ARCHIVES, "caltech101", (small,))
+    monkeypatch.setitem(datasets(), "caltech101", replace(datasets()["caltech101"], archives=(small,)))
     (tmp_path / "manual" / small.name).write_bytes(data)
     inner = tmp_path / "downloads/extracted/TAR_GZ.101_ObjectCategories.tar.gz"
     inner.mkdir()
     spec = spec_of(tmp_path, "caltech101")
-    acquire.fetch(DATASETS["caltech101"], spec["places"])
+    acquire.fetch(datasets()["caltech101"], spec.places)
     lay_records(fetched, ours=True)
     data_plan.clean([fetched, spec], really=True)
     assert inner.exists()  # Caltech101 has no records yet
@@ -364,9 +367,9 @@ def test_clean_removes_nothing_below_a_linked_folder(tmp_path, fetched, capsys):
         (tmp_path / place).rename(elsewhere / place.replace("/", "-"))
         (tmp_path / place).symlink_to(elsewhere / place.replace("/", "-"))
     folder = data_plan.records_folder(fetched)
-    acquire.generated(fetched["places"], DATASETS["cifar100"], folder)
-    assert acquire.is_generated(fetched["places"], DATASETS["cifar100"], folder)
-    assert acquire.is_ours(acquire.wanted(DATASETS["cifar100"], fetched["places"])[0])
+    acquire.generated(fetched["places"], datasets()["cifar100"], folder)
+    assert acquire.is_generated(fetched["places"], datasets()["cifar100"], folder)
+    assert acquire.is_ours(acquire.required(datasets()["cifar100"], fetched["places"])[0])
     before = files(tmp_path)
     data_plan.clean([fetched], really=True)
     assert files(tmp_path) == before and "there is nothing to remove" in capsys.readouterr().out

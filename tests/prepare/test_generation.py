@@ -1,7 +1,6 @@
 """What surrounds TFDS while it generates gives the same records, for less memory."""
 
 import gzip
-import io
 import json
 import re
 import sys
@@ -9,51 +8,50 @@ import tarfile
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tfds_folders import spec_for
 
 from miniatures import diabetic_retinopathy, kitti
 from miniatures.place import Places
+from vtabflow.contracts.specs import ImagenetSettings
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare import step
 from vtabflow.prepare.imagenet import source as imagenet
 from vtabflow.prepare.tfds import generation, records
 from vtabflow.prepare.tfds import source as tfds
-from vtabflow.prepare.tfds.datasets import DATASETS
-from vtabflow.prepare.tfds.generation import MatImages, load_json
+from vtabflow.prepare.tfds.datasets import datasets
+from vtabflow.prepare.tfds.datasets import imagenet as imagenet_dataset
+from vtabflow.prepare.tfds.generation import load_clevr, mat_images
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
-    max_leaves=20,
-)
-
-
-@given(st.dictionaries(st.text(max_size=4), JSON, max_size=5), st.sampled_from([None, 1]), st.integers(1, 30))
-def test_json_in_pieces_is_json(value, indent, piece):
-    text = json.dumps(value, indent=indent)
-
-    def hook(entry):
-        return {"size": len(entry), **entry}
-
-    stream = io.StringIO(text)
-    read = stream.read
-    stream.read = lambda _: read(piece)
-    # The outermost object is read member by member and is not shown to the hook.
-    wanted = {name: json.loads(json.dumps(member), object_hook=hook) for name, member in value.items()}
-    assert load_json(stream, hook) == wanted
+def clevr_file(folder, kind, entries):
+    path = folder / f"CLEVR_val_{kind}.json"
+    path.write_text(json.dumps({"info": {"split": "val"}, kind: entries}))
+    return path
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[1]", '{"a": [1, 2', '{"a": 1', '{"a" 1}', '{"a": [1 2]}', '{"a": 1 "b": 2}', "{"]
-)
-def test_broken_json_is_refused(text):
-    with pytest.raises(json.JSONDecodeError):
-        load_json(io.StringIO(text), lambda entry: entry)
+def test_clevr_is_read_entry_by_entry(tmp_path):
+    """The numbers are those of json.load, and only what the builder uses is there."""
+    rng = np.random.default_rng(0)
+    objects = [{"pixel_coords": rng.normal(0, 100, 3).tolist(), "rotation": 1e-17, "size": "small"} for _ in range(50)]
+    scenes = [{"objects": objects[i : i + 5], "directions": {"left": [0.1]}} for i in range(0, 50, 5)]
+    with open(clevr_file(tmp_path, "scenes", scenes)) as stream:
+        assert load_clevr(stream) == {"scenes": [{"objects": scene["objects"]} for scene in scenes]}
+    question = {"question": "How many?", "image_filename": "a.png", "answer": "3", "program": [{"inputs": []}]}
+    with open(clevr_file(tmp_path, "questions", [question, {**question, "answer": None} | {"split": "val"}][:1])) as stream:
+        found = load_clevr(stream)
+    assert found == {"questions": [{"image_filename": "a.png", "answer": "3", "question": "How many?"}]}
+
+
+def test_broken_json_of_clevr_is_refused(tmp_path):
+    path = clevr_file(tmp_path, "scenes", [{"objects": []}] * 5)
+    text = path.read_text()
+    for broken in (text[:-20], "", "[1]", text.replace('"scenes"', '"others"')):
+        path.write_text(broken)
+        with pytest.raises(ValueError), open(path) as stream:
+            load_clevr(stream)
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -64,16 +62,16 @@ def test_images_of_a_mat_file_are_scipys(tmp_path, compressed, first):
     variables = {"X": images, "y": np.arange(7, dtype=np.uint8)[:, None]}
     path = tmp_path / "a.mat"
     io_.savemat(path, {first: variables[first], **variables}, do_compression=compressed)
-    found = np.stack(list(MatImages(path, "X")))
+    found = np.stack(list(mat_images(path, "X")))
     assert np.array_equal(found, np.rollaxis(io_.loadmat(path)["X"], -1)) and np.array_equal(
         found, images.transpose(3, 0, 1, 2)
     )
     for name, says in (("Z", "no variable Z"), ("y", "not an array of four axes")):
         with pytest.raises(ValueError, match=says):
-            list(MatImages(path, name))
+            list(mat_images(path, name))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 100 * (first == "y")])
     with pytest.raises(ValueError, match="ends too early|no variable"):
-        list(MatImages(path, "X"))
+        list(mat_images(path, "X"))
 
 
 def test_images_of_a_mat_file_are_not_held(tmp_path):
@@ -82,20 +80,32 @@ def test_images_of_a_mat_file_are_not_held(tmp_path):
     path = tmp_path / "a.mat"
     io_.savemat(path, {"X": np.zeros((32, 32, 3, 32_000), np.uint8)}, do_compression=True)
     tracemalloc.start()
-    count = sum(1 for _ in MatImages(path, "X"))
+    count = sum(1 for _ in mat_images(path, "X"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 32_000 and peak < 8 << 20
 
 
 @pytest.mark.parametrize("rows", [1, 3, 10])
-def test_bits_give_the_rows_back(rows, monkeypatch):
+def test_rows_of_an_hdf5_file_are_read_as_they_are_used(tmp_path, rows, monkeypatch):
+    h5py = pytest.importorskip("h5py")
     monkeypatch.setattr(generation, "ROWS", rows)
     values = np.random.default_rng(0).integers(0, 2, (10, 5, 7), np.uint8)
-    found = list(generation._Bits(values))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["imgs"] = values
+    found = list(generation._h5_rows(str(tmp_path / "a.h5"), "/imgs"))
     assert np.array_equal(found, values) and found[0].dtype == np.uint8 and found[0].shape == (5, 7)
-    with pytest.raises(ValueError, match="other values than 0 and 1"):
-        generation._Bits(values * np.uint8(3))
+
+
+def test_attributes_are_as_before_after_a_failure():
+    class Holder:
+        kept = 1
+
+    holder = Holder()
+    with pytest.raises(ValueError), generation._attributes([(Holder, "kept", 2), (holder, "new", 3)]):
+        assert (holder.kept, holder.new) == (2, 3)
+        raise ValueError
+    assert holder.kept == 1 and not hasattr(holder, "new")
 
 
 def test_unpacking_waits_for_the_disk_and_streams_gzip(tmp_path, monkeypatch):
@@ -139,14 +149,14 @@ def test_unpacking_waits_for_the_disk_and_streams_gzip(tmp_path, monkeypatch):
         (
             FileNotFoundError(2, "No such file", "train/1.jpeg"),
             UserError,
-            "a file is missing below .*by hand.*train/1.jpeg",
+            "a file is missing below .*manual downloads.*train/1.jpeg",
         ),
-        (PermissionError(13, "Permission denied", "x"), RunError, "Permission denied.*mend the permission"),
+        (PermissionError(13, "Permission denied", "x"), RunError, "Permission denied.*correct the permission"),
         (ValueError("Invalid magic value for data type!"), RunError, r"\(Invalid magic value for data type!\): check"),
     ],
 )
 def test_what_tfds_raises_is_told_in_a_sentence(tmp_path, error, kind, words):
-    dataset, places = DATASETS["sun397"], Places.under(tmp_path).spec()
+    dataset, places = datasets()["sun397"], Places.under(tmp_path).spec()
     wrapped = RuntimeError("Failed to encode example:\n{...}\n")
     wrapped.__cause__ = error
     for raised in (error, wrapped):
@@ -186,22 +196,22 @@ def test_reasons_of_tensorflow_are_told_without_its_own_places():
 @pytest.mark.parametrize("module", ["tensorflow", "tensorflow_datasets"])
 def test_without_tensorflow_the_way_to_it_is_named(tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    places = Places.under(tmp_path).spec()
-    spec = {"dataset": "cifar100", "settings": {"version": "3.0.2", "counts": "any"}, "places": places}
-    for start in (tfds.make, imagenet.Prepared):
+    spec = spec_for("cifar100", Places.under(tmp_path), tmp_path)
+    settings = ImagenetSettings("tfds", "5.1.0", "any")
+    for start in (tfds.make, lambda spec: imagenet.TfdsRecords(spec, settings)):
         with pytest.raises(UserError, match=r"not installed here .*with `make tfds`, then"):
             start(spec)
 
 
 def test_a_generation_that_fails_leaves_nothing_half_made(tmp_path):
     """Least of all where the disk is full. What another dataset is unpacking stays."""
-    dataset, places = DATASETS["cifar100"], Places.under(tmp_path).spec()
-    records = tfds.folder_of(places, dataset, dataset.version)
+    dataset, places = datasets()["cifar100"], Places.under(tmp_path).spec()
+    records = dataset.records(places.tfds)
     (name,) = tfds._archives(dataset)
     extracted = tmp_path / "downloads/extracted"
     half = [records.with_name(f"incomplete.AB12_{records.name}"), extracted / f"incomplete.1f_TAR_GZ.{name}"]
     whole = [extracted / f"TAR_GZ.{name}", extracted / "incomplete.1f_ZIP.another.zip"]
-    with pytest.raises(RunError, match="no space"), tfds._alone(dataset, places):
+    with pytest.raises(RunError, match="no space"), tfds._generation_locks(dataset, places):
         for folder in (*half, *whole):
             folder.mkdir(parents=True)
         raise RunError("no space")
@@ -210,17 +220,17 @@ def test_a_generation_that_fails_leaves_nothing_half_made(tmp_path):
 
 def test_two_projects_with_one_folder_of_archives_take_turns(tmp_path):
     """Neither removes what the other is unpacking, and one folder for everything is no reason to wait for oneself."""
-    dataset, places = DATASETS["cifar100"], Places.under(tmp_path).spec()
+    dataset, places = datasets()["cifar100"], Places.under(tmp_path).spec()
     (name,) = tfds._archives(dataset)
     half = tmp_path / f"downloads/extracted/incomplete.1f_TAR_GZ.{name}"
     entered = threading.Event()
 
     def another():
-        with tfds._alone(dataset, {**places, "tfds": places["downloads"]}):
+        with tfds._generation_locks(dataset, replace(places, tfds=places.downloads)):
             entered.set()
 
     thread = threading.Thread(target=another)
-    with tfds._alone(dataset, places):
+    with tfds._generation_locks(dataset, places):
         half.mkdir(parents=True)
         thread.start()
         assert not entered.wait(0.5) and half.exists()
@@ -229,24 +239,25 @@ def test_two_projects_with_one_folder_of_archives_take_turns(tmp_path):
 
 
 def test_what_is_unpacked_stays_where_no_lock_can_be_had(tmp_path):
-    dataset, places = DATASETS["cifar100"], Places.under(tmp_path).spec()
+    dataset, places = datasets()["cifar100"], Places.under(tmp_path).spec()
     (name,) = tfds._archives(dataset)
     half = tmp_path / f"downloads/extracted/incomplete.1f_TAR_GZ.{name}"
     half.mkdir(parents=True)
     (tmp_path / "downloads/.cifar100.unpacking.lock").mkdir()
-    with tfds._alone(dataset, places):
+    with tfds._generation_locks(dataset, places):
         assert half.exists()
     assert half.exists()
 
 
 def test_a_broken_archive_is_sought_where_it_lies(tmp_path):
     places = Places.under(tmp_path).spec()
-    told = str(tfds.explained(imagenet.DATASET, places, tarfile.ReadError("unexpected end of data"), "n01440764.tar"))
-    assert f"cut off or broken (at n01440764.tar: unexpected end of data); bring it whole to {places['manual']}" in told
-    assert f"remove it from {places['downloads']}" in str(tfds.explained(DATASETS["clevr"], places, EOFError("x")))
+    told = str(tfds.explained(imagenet_dataset(), places, tarfile.ReadError("unexpected end of data"), "n01440764.tar"))
+    assert f"truncated or broken (at n01440764.tar: unexpected end of data); download it again to {places.manual}" in told
+    assert f"remove it from {places.downloads}" in str(tfds.explained(datasets()["clevr"], places, EOFError("x")))
 
 
 def test_a_nested_tree_is_not_to_be_removed(tmp_path):
+    places = Places.under(tmp_path / "places")
     (tmp_path / "train/train/n01440764").mkdir(parents=True)
     with pytest.raises(UserError, match="is nested; move what is in it one level up"):
-        imagenet.Tree({"places": {"tree": str(tmp_path)}})
+        imagenet.Tree(replace(spec_for("cifar100", places, tmp_path), places=places.spec(tmp_path)))

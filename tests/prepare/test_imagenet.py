@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from miniatures import imagenet2012 as miniature
 from miniatures.pictures import decoded, drawn, encoded, jpeg
 from miniatures.place import Places, hash_order
+from vtabflow.contracts.specs import ImagenetSettings, PackedImageSpec, StoreSpec
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.imagenet import packed_store as packed
 from vtabflow.prepare.imagenet import source as imagenet
@@ -28,24 +30,22 @@ CLASSES = len(miniature.WNIDS)
 
 def spec(root, name, places=None, tree=None, classes=CLASSES, counts="any", side=None, quality=None):
     """A StoreSpec below root; from `tree` if there is one."""
-    where = places.spec() if places else {}
-    return {
-        "step": "prepare",
-        "key": "k",
-        "source": "imagenet",
-        "dataset": "imagenet",
-        "folder": str(root / name),
-        "receipt": str(root / f"{name}.json"),
-        "manifest": str(root / f"{name}.manifest.json"),
-        "image": {"form": "packed", "side": side, "quality": quality},
-        "rows": "all",
-        "tasks": ["imagenet"],
-        "classes": {"imagenet": classes},
-        "settings": {"from": "tree" if tree else "tfds", "version": "5.1.0", "counts": counts},
-        "places": {**where, "tree": str(tree) if tree else None},
-        "identity": {},
-        "code": "",
-    }
+    return StoreSpec(
+        key="k",
+        dataset="imagenet",
+        folder=str(root / name),
+        receipt=str(root / f"{name}.json"),
+        manifest=str(root / f"{name}.manifest.json"),
+        source="imagenet",
+        settings=ImagenetSettings("tree" if tree else "tfds", "5.1.0", counts),
+        image=PackedImageSpec(side, quality),
+        rows="all",
+        tasks=("imagenet",),
+        classes={"imagenet": classes},
+        identity={},
+        code="",
+        places=(places or Places(root, root, root, root / "no checksums")).spec(tree),
+    )
 
 
 def records(store, split):
@@ -110,7 +110,7 @@ def test_order_hold_out_labels_and_bytes(mini):
     store = open_store(root / "tree-store")
     ordered = hash_order("train", truth)
     border = len(ordered) * 984 // 1024
-    assert store.manifest["counts"] == {"train": border, "val": len(ordered) - border, "test": 0} and border == 96
+    assert store.manifest.counts == {"train": border, "val": len(ordered) - border, "test": 0} and border == 96
     assert store.ids("train") + store.ids("val") == [example.id for example in ordered] and store.ids("test") == []
     labels = np.concatenate([store.labels("imagenet", split) for split in ("train", "val")])
     assert labels.tolist() == [example.labels["imagenet"] for example in ordered]
@@ -123,7 +123,7 @@ def test_order_hold_out_labels_and_bytes(mini):
 
 def test_the_hold_out_of_the_whole_set():
     """docs/protocol.md#data: train is 1,231,121 images and val 50,046."""
-    count = imagenet.DATASET.counts["train"]
+    count = imagenet.imagenet().counts["train"]
     border = count * imagenet.TRAIN_SHARDS // imagenet.SHARDS
     assert (border, count - border) == (1_231_121, 50_046)
 
@@ -134,10 +134,10 @@ def test_the_literals_are_those_of_the_builder():
     from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as builder
 
     names = Path(tfds.core.tfds_path("datasets/imagenet2012/labels.txt")).read_text().split()
-    assert names == sorted(names) and len(names) == imagenet.CLASSES
+    assert names == sorted(names) and len(names) == imagenet.imagenet().tasks["imagenet"].classes
     assert set(builder.CMYK_IMAGES) == imagenet.CMYK and set(builder.PNG_IMAGES) == imagenet.PNG
     versions = [str(builder.Builder.VERSION), *map(str, builder.Builder.SUPPORTED_VERSIONS)]
-    assert versions == [imagenet.DATASET.version, *imagenet.DATASET.readable]
+    assert versions == [imagenet.imagenet().version, *imagenet.imagenet().readable]
 
 
 def test_odd_files_are_decoded_as_tensorflow_decodes_them():
@@ -148,20 +148,20 @@ def test_odd_files_are_decoded_as_tensorflow_decodes_them():
     four = drawn(rng, 61, 83, 4)
     cmyk = encoded(Image.fromarray(four, "CMYK"), "JPEG")
     for data, kind in ((jpeg(four[:, :, :3]), "rgb"), (jpeg(four[:, :, :1]), "grey"), (cmyk, "cmyk")):
-        assert packed.look(data) == kind
+        assert packed.image_kind(data) == kind
         want = tf.image.decode_jpeg(data, channels=3 if kind != "cmyk" else 0, dct_method="INTEGER_ACCURATE").numpy()
         assert np.abs(drawn_from.decode(data).astype(int) - want).max() <= (kind == "cmyk")
         assert drawn_from.components(data) == {"rgb": 3, "grey": 1, "cmyk": 4}[kind]
     deep = encoded(Image.fromarray(four[:, :, 0].astype(np.uint16) * 256 + 255))
     for data in (encoded(four[:, :, :3]), encoded(four), encoded(four[:, :, :1]), deep):
-        assert packed.look(data) == "png" and drawn_from.components(data) == 0
+        assert packed.image_kind(data) == "png" and drawn_from.components(data) == 0
         assert np.array_equal(drawn_from.decode(data), decoded(data))
 
 
 def test_a_listed_cmyk_file_needs_tfds_and_says_so(mini, tmp_path, monkeypatch):
     *_, files, tree = mini
     monkeypatch.setitem(sys.modules, "tensorflow_datasets.core.utils", None)
-    with pytest.raises(UserError, match=r"n0\d+_\d+\.JPEG is no RGB JPEG.* `make tfds` brings it"):
+    with pytest.raises(UserError, match=r"n0\d+_\d+\.JPEG is not an RGB JPEG.* `make tfds`"):
         imagenet.make(spec(tmp_path, "store", tree=tree))
     assert list(tmp_path.iterdir()) == []
     other = "n00000001_1.JPEG"
@@ -184,7 +184,7 @@ def test_broken_files_are_named_and_move_no_other(mini, tmp_path, capsys):
     (spoiled / "train/n01440764/notes.txt").write_text("x")
     (spoiled / "train/n01440764/.DS_Store").write_text("x")
     manifest = imagenet.make(spec(tmp_path, "store", tree=spoiled))
-    said = {entry["file"]: entry["reason"] for entry in manifest["skipped"]}
+    said = {entry["file"]: entry["reason"] for entry in manifest.skipped}
     assert said.keys() == {cut, empty, text, "n01440764/notes.txt"}
     assert "truncated" in said[cut] and said[empty] == "is empty" and said[text] == "is neither JPEG nor PNG"
     assert "left out 4 files" in capsys.readouterr().out
@@ -211,7 +211,7 @@ def test_shortening_keeps_the_aspect_and_what_is_small(tmp_path, small):
     (small / "train/n00000001/n00000001_90.JPEG").write_bytes(jpeg(wide, 95))
     (small / "train/n00000002/n00000002_91.JPEG").write_bytes(jpeg(grey, 95))
     manifest = imagenet.make(spec(tmp_path, "store", tree=small, classes=2, side=100, quality=95))
-    assert manifest["shortened"] == 2 and manifest["image"] == {"form": "packed", "side": 100, "quality": 95}
+    assert manifest.shortened == 2 and manifest["image"] == {"form": "packed", "side": 100, "quality": 95}
     store = open_store(tmp_path / "store")
     ids = store.ids("train") + store.ids("val")
     found = dict(zip(ids, records(store, "train") + records(store, "val"), strict=True))
@@ -222,7 +222,7 @@ def test_shortening_keeps_the_aspect_and_what_is_small(tmp_path, small):
     half = wide.reshape(60, 2, 100, 2, 3).mean((1, 3))
     assert np.abs(drawn_from.decode(found["n00000001_90.JPEG"]) - half).mean() < 3
     assert drawn_from.decode(found["n00000002_91.JPEG"]).shape == (100, 25, 3)
-    assert packed.look(found["n00000002_91.JPEG"]) == "grey"
+    assert packed.image_kind(found["n00000002_91.JPEG"]) == "grey"
 
 
 def test_damage_is_noticed(mini, tmp_path):
@@ -282,12 +282,14 @@ def test_a_bad_tree_is_refused_in_a_sentence(tmp_path, small, spoil, change, mat
 
 
 def test_a_smaller_copy_does_not_pass_for_imagenet(tmp_path, small, monkeypatch):
-    monkeypatch.setitem(imagenet.DATASET.counts, "train", 8)
+    monkeypatch.setitem(imagenet.imagenet().counts, "train", 8)
     with pytest.raises(UserError, match="have 0 GB and ImageNet's have 148: they were made smaller"):
         imagenet.make(spec(tmp_path / "stores", "store", tree=small, classes=2, counts="official"))
     assert list((tmp_path / "stores").iterdir()) == []
     whole = sum(path.stat().st_size for path in small.rglob("*.JPEG"))
-    monkeypatch.setattr(imagenet, "TAR_BYTES", 1.05 * whole)
+    changed = replace(imagenet.imagenet().manual_downloads[0], size=round(1.05 * whole))
+    dataset = replace(imagenet.imagenet(), manual_downloads=(changed,))
+    monkeypatch.setattr(imagenet, "imagenet", lambda: dataset)
     imagenet.make(spec(tmp_path / "stores", "store", tree=small, classes=2, counts="official", side=8, quality=90))
 
 
@@ -295,11 +297,11 @@ def test_absent_tars_and_foreign_records_are_refused(tmp_path, mini):
     with pytest.raises(UserError, match=r"ILSVRC2012_img_train\.tar"):
         imagenet.make(spec(tmp_path, "store", Places.under(tmp_path / "places")))
     _, places, *_ = mini
-    source = imagenet.Prepared(spec(tmp_path, "store", places))
+    source = imagenet.TfdsRecords(spec(tmp_path, "store", places), ImagenetSettings("tfds", "5.1.0", "any"))
     items = list(source.items())
     source.items = lambda: [items[1], items[0], *items[2:]]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="out of TFDS' order"):
-        patch.setattr(imagenet, "Prepared", lambda _: source)
+        patch.setattr(imagenet, "TfdsRecords", lambda *_: source)
         imagenet.make(spec(tmp_path / "stores", "store", places))
     assert list((tmp_path / "stores").iterdir()) == []
 
@@ -324,7 +326,7 @@ from vtabflow.pretrain import image_loader as drawn_from
 spec = json.loads(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 imagenet.make(spec)
-images = drawn_from.open_images(store.open_store(spec["folder"]), "train", 64)
+images = drawn_from.open_images(store.open_store(spec.folder), "train", 64)
 images[:64]
 assert not [name for name in sys.modules if name.split(".")[0] == "tensorflow"], "TensorFlow was imported"
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

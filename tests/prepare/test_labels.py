@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vtabflow.planning.tasks import VTAB, VTAB_IDS
-from vtabflow.prepare.tfds.datasets import DATASETS
-from vtabflow.prepare.tfds.labels import FEATURES, RULES, last_below
+from vtabflow.planning.tasks import vtab
+from vtabflow.prepare.tfds.datasets import datasets
+from vtabflow.prepare.tfds.labels import RULES, class_of, last_below
 
 
 def scene(*depths):
@@ -25,20 +25,27 @@ def road(*objects):
     }
 
 
-def test_every_task_has_a_rule_and_its_features():
-    assert tuple(RULES) == VTAB_IDS and set(FEATURES) <= set(DATASETS)
+def label_of(task, example):
+    """The class of an example by the rule that the task's dataset file names."""
+    dataset = datasets()[vtab()[task].dataset]
+    return class_of(dataset.tasks[task].label, example)
 
 
-@pytest.mark.parametrize("task", [row[0] for row in VTAB if row[3] not in FEATURES])
-def test_given_labels_are_unchanged(task):
-    classes = next(row[4] for row in VTAB if row[0] == task)
-    for label in (0, 1, classes - 1):
-        found = RULES[task]({"label": np.int64(label), "coarse_label": 1})
+def test_every_rule_is_used_and_says_what_it_reads():
+    tasks = [task for dataset in datasets().values() for task in dataset.tasks.values()]
+    assert {task.label for task in tasks} & set(RULES) == set(RULES)
+    assert all(bool(task.features) == (task.label in RULES) for task in tasks)
+
+
+@pytest.mark.parametrize("task", [name for name, task in vtab().items() if task.group != "structured"] + ["dmlab"])
+def test_labels_of_tfds_are_unchanged(task):
+    for label in (0, 1, vtab()[task].classes - 1):
+        found = label_of(task, {"label": np.int64(label), "coarse_label": 1})
         assert found == label and type(found) is int
 
 
 def test_clevr_count():
-    assert [RULES["clevr-count"](scene(*[9.0] * n)) for n in range(3, 11)] == list(range(8))
+    assert [label_of("clevr-count", scene(*[9.0] * n)) for n in range(3, 11)] == list(range(8))
 
 
 @pytest.mark.parametrize(
@@ -59,28 +66,28 @@ def test_clevr_count():
     ],
 )
 def test_clevr_distance(depth, label):
-    assert RULES["clevr-distance"](scene(12.0, depth, 100.0)) == label
-    assert RULES["clevr-distance"](scene(depth, 100.0)) == label
+    assert label_of("clevr-distance", scene(12.0, depth, 100.0)) == label
+    assert label_of("clevr-distance", scene(depth, 100.0)) == label
 
 
 def test_comparison_is_in_float32():
     # As 64-bit numbers both lie above the threshold; their nearest 32-bit number is the threshold: the lower class.
     above = 8.5 + 1e-8
     assert above > 8.5 and np.float32(above) == np.float32(8.5)
-    assert RULES["clevr-distance"]({"objects": {"pixel_coords": np.array([[0, 0, above]], np.float64)}}) == 1
+    assert label_of("clevr-distance", {"objects": {"pixel_coords": np.array([[0, 0, above]], np.float64)}}) == 1
     assert last_below((0.0, 8.5), above) == 0
     # Nor is a threshold that 32 bits cannot hold kept at 64: 0.1 is a little more as a float32.
     assert last_below((0.1,), np.float32(0.1)) == -1
     far = 20 + 1e-7
     assert far > 20 and np.float32(far) == 20
     objects = {"type": np.array([0]), "location": np.array([[0, 0, far]], np.float64)}
-    assert RULES["kitti-distance"]({"objects": objects}) == 1
+    assert label_of("kitti-distance", {"objects": objects}) == 1
 
 
 def test_what_lies_outside_clevrs_range_is_no_class():
     # The store refuses labels outside 0..5.
-    assert RULES["clevr-distance"](scene(100.5)) == 6
-    assert RULES["clevr-distance"](scene(0.0, 9.0)) == -1
+    assert label_of("clevr-distance", scene(100.5)) == 6
+    assert label_of("clevr-distance", scene(0.0, 9.0)) == -1
 
 
 @pytest.mark.parametrize(
@@ -100,20 +107,20 @@ def test_what_lies_outside_clevrs_range_is_no_class():
     ],
 )
 def test_kitti_distance(objects, label):
-    assert RULES["kitti-distance"](road(*objects)) == label
+    assert label_of("kitti-distance", road(*objects)) == label
 
 
 def test_dsprites_location_has_equal_bins():
-    found = [RULES["dsprites-location"]({"label_x_position": x, "label_y_position": 31}) for x in range(32)]
+    found = [label_of("dsprites-location", {"label_x_position": x, "label_y_position": 31}) for x in range(32)]
     assert found == [label for label in range(16) for _ in range(2)]
 
 
 def test_dsprites_orientation_has_unequal_bins():
-    found = [RULES["dsprites-orientation"]({"label_orientation": angle}) for angle in range(40)]
+    found = [label_of("dsprites-orientation", {"label_orientation": angle}) for angle in range(40)]
     assert found == [int(np.floor(np.float32(angle) / np.float32(2.5))) for angle in range(40)]
     assert found == sorted(found) and list(Counter(found).values()) == [3, 2] * 8
 
 
 def test_smallnorb():
     example = {"label_azimuth": 17, "label_elevation": 8, "label_category": 4}
-    assert RULES["smallnorb-azimuth"](example) == 17 and RULES["smallnorb-elevation"](example) == 8
+    assert label_of("smallnorb-azimuth", example) == 17 and label_of("smallnorb-elevation", example) == 8

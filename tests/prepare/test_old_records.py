@@ -17,7 +17,7 @@ from vtabflow.errors import RunError, UserError
 from vtabflow.prepare import step, store
 from vtabflow.prepare.tfds import records
 from vtabflow.prepare.tfds import source as tfds
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.datasets import datasets
 
 
 def of_old(folder: Path) -> None:
@@ -49,7 +49,7 @@ def test_records_from_before_tfds_4_are_read_by_its_own_builder(tmp_path):
     places = Places.under(tmp_path)
     of_old(write_folder(places.tfds, "kitti", splits, "tfrecord", version="3.1.0"))
     spec = spec_for("kitti", places, tmp_path)
-    spec["settings"]["version"] = "3.1.0"
+    spec.settings.version = "3.1.0"
     step.run(spec)
     opened = store.open_store(tmp_path / "store")
     for split in store.SPLITS:
@@ -66,8 +66,8 @@ def test_what_tfds_cannot_make_again_is_not_to_be_removed(tmp_path):
     examples = [(i, {"image": np.full((32, 32, 3), i, np.uint8), "label": i % 10, "id": f"{i}"}) for i in range(30)]
     folder = write_folder(places.tfds, "svhn", {"train": examples, "test": examples}, version="3.0.0")
     spec = spec_for("svhn", places, tmp_path)
-    spec["settings"] |= {"version": "3.0.0", "counts": "official"}
-    way = f"bring {folder} whole, or move it away and leave out its entry of `prepare.tfds.versions` to have 3.1.0 made"
+    spec.settings |= {"version": "3.0.0", "counts": "official"}
+    way = f"copy {folder} completely, or move it away and remove its entry of `prepare.tfds.versions` to have 3.1.0 generated"
 
     def refused() -> str:
         with pytest.raises((UserError, RunError)) as told:
@@ -76,7 +76,7 @@ def test_what_tfds_cannot_make_again_is_not_to_be_removed(tmp_path):
         return str(told.value)
 
     assert way in refused()  # 30 images
-    spec["settings"]["counts"] = "any"
+    spec.settings.counts = "any"
     shard = next(folder.glob("*train*"))
     data = shard.read_bytes()
     shard.write_bytes(data[: len(data) // 2])
@@ -99,7 +99,7 @@ def test_sun397_may_have_the_count_of_an_older_tfds(tmp_path, count, good):
     for split in info["splits"]:
         split["shardLengths"] = [str(official[split["name"]])]
     path.write_text(json.dumps(info))
-    opened = records.Records(folder, DATASETS["sun397"])
+    opened = records.Records(folder, datasets()["sun397"])
     if good:
         tfds.check_counts(opened, official=True)
         return

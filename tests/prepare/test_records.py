@@ -23,7 +23,7 @@ from miniatures.place import Places, hash_order
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare import step, store
 from vtabflow.prepare.tfds import generation, records
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.datasets import datasets
 from vtabflow.prepare.tfds.splits import expressions
 
 COUNTS = {"train": 120, "validation": 50, "test": 40}
@@ -73,8 +73,8 @@ def test_order_pixels_and_labels(written, tmp_path, form, numbers):
         else:
             assert np.array_equal(found, np.floor(exact + 0.5 + 2**-10).clip(0, 255))
     manifest = opened.manifest
-    assert manifest["splits"] == expressions("given", COUNTS) and manifest["skipped"] == []
-    assert manifest["class_names"]["dtd"][:2] == ["banded", "blotchy"]
+    assert manifest.splits == expressions("given", COUNTS) and manifest.skipped == []
+    assert manifest.class_names["dtd"][:2] == ["banded", "blotchy"]
     assert {path: path.stat().st_mtime_ns for path in places[form].tfds.rglob("*")} == before
 
 
@@ -82,7 +82,7 @@ def test_both_formats_give_the_same_store(written, tmp_path):
     digests = []
     for form, places in written[1].items():
         step.run(spec_for("dtd", places, tmp_path / form))
-        digests.append(store.open_store(tmp_path / form / "store").manifest["sha256"])
+        digests.append(store.open_store(tmp_path / form / "store").manifest.sha256)
     assert digests[0] == digests[1]
 
 
@@ -90,7 +90,7 @@ def test_both_formats_give_the_same_store(written, tmp_path):
 @pytest.mark.parametrize("ends", [(0, 120), (0, 7), (39, 43), (81, 120), (119, 120), (5, 5)])
 def test_a_stretch_is_read_in_order_across_shards(written, form, ends):
     examples, places = written
-    opened = records.Records(places[form].tfds / "dtd/3.0.1", DATASETS["dtd"])
+    opened = records.Records(places[form].tfds / "dtd/3.0.1", datasets()["dtd"])
     parse = opened.parser()
     found = [parse(raw)["file_name"].decode() for raw in opened.raw("train", *ends)]
     assert found == [key for key, _ in in_order("train", examples["train"])[slice(*ends)]]
@@ -103,8 +103,8 @@ def test_1k_is_the_prefix_of_the_whole(tmp_path, monkeypatch):
     for rows in ("1k", "all"):
         step.run(spec_for("cifar100", places, tmp_path / rows, rows))
     some, whole = (store.open_store(tmp_path / rows / "store") for rows in ("1k", "all"))
-    assert some.manifest["counts"] == {"train": 800, "val": 200, "test": 300}
-    assert whole.manifest["counts"] == {"train": 1800, "val": 200, "test": 300}
+    assert some.manifest.counts == {"train": 800, "val": 200, "test": 300}
+    assert whole.manifest.counts == {"train": 1800, "val": 200, "test": 300}
     ordered = hash_order("train", truth["train"])
     for split, rows in (("train", ordered[:1800]), ("val", ordered[1800:])):
         few = len(some.ids(split))
@@ -162,8 +162,8 @@ def test_an_image_that_does_not_decode_is_named_and_leaves_no_gap(tmp_path, caps
     assert opened.labels("dtd", "train").tolist() == [example["label"] for _, example in kept]
     exact = np.stack([resized(example["image"]) for _, example in kept])
     assert np.array_equal(opened.images("train"), np.floor(exact + 0.5 + 2**-10).clip(0, 255))
-    assert [entry["file"] for entry in opened.manifest["skipped"]] == [f"train/{key}" for key in keys]
-    assert all(entry["reason"].startswith("does not decode (") for entry in opened.manifest["skipped"])
+    assert [entry["file"] for entry in opened.manifest.skipped] == [f"train/{key}" for key in keys]
+    assert all(entry["reason"].startswith("does not decode (") for entry in opened.manifest.skipped)
     assert f"dtd: 3 images left out, first train/{keys[0]}, which does not decode" in capsys.readouterr().out
     # The 1k budget's rows are the first of all that decode, and as many as ever.
     monkeypatch.setitem(store.ROWS_1K, "train", 20)
@@ -172,7 +172,7 @@ def test_an_image_that_does_not_decode_is_named_and_leaves_no_gap(tmp_path, caps
         | {"folder": str(tmp_path / "small"), "manifest": str(tmp_path / "small.json")}
     )
     small = store.open_store(tmp_path / "small")
-    assert small.ids("train") == opened.ids("train")[:20] and len(small.manifest["skipped"]) == 2
+    assert small.ids("train") == opened.ids("train")[:20] and len(small.manifest.skipped) == 2
     assert np.array_equal(small.images("train"), opened.images("train")[:20])
     assert np.array_equal(small.labels("dtd", "train"), opened.labels("dtd", "train")[:20])
 
@@ -183,7 +183,7 @@ def test_a_split_without_a_readable_image_is_refused(tmp_path):
         example["image"] = b"nothing"
     places = Places.under(tmp_path)
     write_folder(places.tfds, "dtd", examples)
-    with pytest.raises(RunError, match="dtd: 4 images left out.*none is left for test: bring .* or remove"):
+    with pytest.raises(RunError, match="dtd: 4 images left out.*none is left for test: copy .* or remove"):
         step.run(spec_for("dtd", places, tmp_path))
     assert not (tmp_path / "store").exists() and not list(tmp_path.glob(".store*"))
 
@@ -207,17 +207,17 @@ def test_a_damaged_shard_is_named_and_a_whole_one_cures(written, tmp_path, form,
     assert not (tmp_path / "store").exists() and not list(tmp_path.glob(".store*"))
     shard.write_bytes(data)
     step.run(spec_for("dtd", places, tmp_path))
-    assert store.open_store(tmp_path / "store").manifest["counts"]["train"] == 120
+    assert store.open_store(tmp_path / "store").manifest.counts["train"] == 120
 
 
 def test_counts_and_classes_are_held_against_vtabs(written, tmp_path, monkeypatch):
     _, places = written
     spec = spec_for("dtd", places["array_record"], tmp_path)
-    spec["settings"]["counts"] = "official"
+    spec.settings.counts = "official"
     with pytest.raises(UserError, match=r"dtd: split train at .* has 120 examples and VTAB's has 1,880.*counts: any"):
         step.run(spec)
-    known = DATASETS["dtd"]
-    monkeypatch.setitem(DATASETS, "dtd", type(known)(**{**vars(known), "counts": COUNTS}))
+    known = datasets()["dtd"]
+    monkeypatch.setitem(datasets(), "dtd", type(known)(**{**vars(known), "counts": COUNTS}))
     step.run(spec)  # 47 classes in 120 + 50
     shutil.rmtree(tmp_path / "store")
     few = Places.under(tmp_path / "few")
@@ -228,7 +228,7 @@ def test_counts_and_classes_are_held_against_vtabs(written, tmp_path, monkeypatc
     spec |= {"places": few.spec(), "manifest": str(tmp_path / "other.json")}
     with pytest.raises(UserError, match="class 0 and 1 more of task dtd has no image in train and val"):
         step.run(spec)
-    step.run({**spec, "rows": "1k"})  # of 800 images nobody promises all classes
+    step.run(replace(spec, rows="1k"))  # of 800 images nobody promises all classes
 
 
 def test_versions(written, tmp_path):
@@ -238,9 +238,9 @@ def test_versions(written, tmp_path):
     write_folder(places.tfds, "svhn", {"train": examples, "test": examples}, version="3.0.0")
     with pytest.raises(UserError, match=r"has version 3.0.0 and not 3.1.0: set `prepare.tfds.versions.svhn: 3.0.0`"):
         step.run(spec)
-    spec["settings"]["version"] = "3.0.0"
+    spec.settings.version = "3.0.0"
     step.run(spec)
-    assert store.open_store(tmp_path / "store").manifest["counts"] == {"train": 27, "val": 3, "test": 30}
+    assert store.open_store(tmp_path / "store").manifest.counts == {"train": 27, "val": 3, "test": 30}
     kitti = spec_for("kitti", places, tmp_path / "kitti")
     kitti["settings"]["version"] = "3.1.0"
     with pytest.raises(UserError, match=r"kitti: version 3.1.0 is not at .*can only make 3.3.0"):
@@ -304,7 +304,7 @@ def test_a_cut_archive_is_a_sentence_and_leaves_nothing(tmp_path):
     assert not [path for path in places.tfds.rglob("*") if path.suffix != ".lock" and path.is_file()]
     register(whole)
     step.run(spec_for("cifar100", places, tmp_path))
-    assert store.open_store(tmp_path / "store").manifest["counts"]["train"] == 1800
+    assert store.open_store(tmp_path / "store").manifest.counts["train"] == 1800
 
 
 KILLED = """
@@ -329,7 +329,7 @@ def test_killed_in_the_middle_it_leaves_nothing_half_written(tmp_path, sign):
     assert list(tmp_path.glob(sign)) and not (tmp_path / "store").exists()
     step.run(spec)
     opened = store.open_store(tmp_path / "store")
-    assert opened.manifest["counts"] == {"train": 1800, "val": 200, "test": 300}
+    assert opened.manifest.counts == {"train": 1800, "val": 200, "test": 300}
     assert not list(tmp_path.rglob("incomplete.*")) and not list(tmp_path.glob(".store*"))
 
 
@@ -338,7 +338,7 @@ import json, sys
 from pathlib import Path
 from vtabflow.prepare.tfds import generation, records
 from vtabflow.prepare import step
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.datasets import datasets
 
 def peak():
     # Not getrusage, whose maximum begins with that of the process that started this one.
@@ -346,7 +346,7 @@ def peak():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 spec = json.load(open(sys.argv[1]))
-opened = records.Records(Path(spec["places"]["tfds"], "dmlab", "2.0.1"), DATASETS["dmlab"])
+opened = records.Records(Path(spec.places.tfds, "dmlab", "2.0.1"), datasets()["dmlab"])
 opened.decode(opened.parser()(next(opened.raw("test", 0, 1)))["image"])
 before = peak()
 step.run(spec)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vtabflow.planning.tasks import VTAB
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.planning.tasks import vtab
+from vtabflow.prepare.tfds.datasets import datasets
 from vtabflow.prepare.tfds.splits import RULES, expressions, parts
 
 # docs/protocol.md#splits, from the released code: train, val, trainval, test, train800, val200, train800val200.
@@ -75,18 +75,18 @@ OTHER_COUNTS = [
 
 
 def test_the_tables_have_every_dataset_of_vtab():
-    assert list(DATASETS) == list(dict.fromkeys(row[3] for row in VTAB))
-    assert set(TABLE) == set(COUNTS) == set(DATASETS)
-    assert {dataset.split_rule for dataset in DATASETS.values()} == set(RULES)
+    assert list(datasets()) == list(dict.fromkeys(task.dataset for task in vtab().values()))
+    assert set(TABLE) == set(COUNTS) == set(datasets())
+    assert {dataset.split for dataset in datasets().values()} == set(RULES)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", datasets())
 def test_the_official_boundaries(dataset):
-    known = DATASETS[dataset]
-    found = expressions(known.split_rule, known.counts)
+    known = datasets()[dataset]
+    found = expressions(known.split, known.counts)
     assert tuple(found.values()) == (*TABLE[dataset], f"{TABLE[dataset][4]}+{TABLE[dataset][5]}")
     assert list(found) == ["train", "val", "trainval", "test", "train800", "val200", "train800val200"]
-    cut = parts(known.split_rule, known.counts)
+    cut = parts(known.split, known.counts)
     assert tuple(stop - start for _, start, stop in cut.values()) == COUNTS[dataset]
     assert list(cut) == ["train", "val", "test"]
 
@@ -114,7 +114,7 @@ def test_a_short_val_takes_nothing_from_test():
     assert expressions("90/10", {"train": 2000, "test": 3})["val200"] == "train[1800:]"
 
 
-@pytest.mark.parametrize("counts", [*OTHER_COUNTS, *(dataset.counts for dataset in DATASETS.values())], ids=str)
+@pytest.mark.parametrize("counts", [*OTHER_COUNTS, *(dataset.counts for dataset in datasets().values())], ids=str)
 @pytest.mark.parametrize("rule", RULES)
 def test_tfds_reads_the_expressions_as_we_do(rule, counts):
     """TFDS' slices, with its own rounding of test[:50%], give the ranges of `parts`."""

@@ -18,16 +18,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tfds_folders import spec_for
 
 from miniatures import real
 from miniatures.place import Example, Places, Truth, hash_order
-from vtabflow.planning.tasks import VTAB
+from vtabflow.contracts.specs import StoreSpec
+from vtabflow.planning.tasks import vtab
 from vtabflow.prepare import step, store
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.prepare.tfds.datasets import datasets
 from vtabflow.prepare.tfds.splits import expressions
 
 TESTS = Path(__file__).parents[1]
-HERE = [name for name in DATASETS if (TESTS / "miniatures" / f"{name.replace('-', '_')}.py").exists()]
+HERE = [name for name in datasets() if (TESTS / "miniatures" / f"{name.replace('-', '_')}.py").exists()]
 # At this size the images of cifar100, svhn, eurosat and dsprites stay as they are, the others are resized.
 SIZE = 64
 # A store of whole numbers rounds, and what is a hair below a half goes up as a half does.
@@ -55,32 +57,19 @@ def dealt(dataset: str, truth: Truth) -> dict[str, list[Example]]:
     return {"train": train, "val": ordered["validation"], "test": ordered["test"]}
 
 
-def spec_of(dataset: str, places: Places, root: Path, rows: str = "all", size: int = SIZE, **image: str) -> dict:
-    info, where = DATASETS[dataset], places.spec()
-    known = json.loads(places.checksums.read_text()) if where["checksums"] else {}
-    classes = {task: count for task, _, _, its_dataset, count in VTAB if its_dataset == dataset}
+def spec_of(dataset: str, places: Places, root: Path, rows: str = "all", size: int = SIZE, **image: str) -> StoreSpec:
+    """The spec of a miniature's store, which has a name of its own for every image setting."""
+    known = json.loads(places.checksums.read_text()) if places.checksums.exists() else {}
     name = "-".join([rows, *image.values()])
-    return {
-        "step": "prepare",
-        "key": name,
-        "dataset": dataset,
-        "source": "tfds",
-        "folder": str(root / "stores" / name),
-        "receipt": str(root / "stores" / f"{name}.json"),
-        "manifest": str(root / "manifests" / f"{name}.json"),
-        "image": {"size": size, "resize": "legacy", **image},
-        "rows": rows,
-        "tasks": list(classes),
-        "classes": classes,
-        "settings": {
-            "builder": info.builder,
-            "config": info.config,
-            "version": info.version,
-            "counts": "any",
-            "checksums": {url: entry["sha256"] for url, entry in known.items()},
-        },
-        "places": where,
-    }
+    spec = spec_for(dataset, places, root, rows, size, **image)
+    return replace(
+        spec,
+        key=name,
+        folder=str(root / "stores" / name),
+        receipt=str(root / "stores" / f"{name}.json"),
+        manifest=str(root / "manifests" / f"{name}.json"),
+        settings=replace(spec.settings, checksums={url: entry["sha256"] for url, entry in known.items()}),
+    )
 
 
 def made(dataset: str, places: Places) -> Truth:
@@ -100,13 +89,13 @@ def prepared(request, tmp_path_factory) -> Iterator[SimpleNamespace]:
     step.run(spec)
     yield SimpleNamespace(
         dataset=dataset,
-        info=DATASETS[dataset],
+        info=datasets()[dataset],
         root=root,
         places=places,
         truth=truth,
         spec=spec,
         wanted=dealt(dataset, truth),
-        store=store.open_store(spec["folder"]),
+        store=store.open_store(spec.folder),
     )
     shutil.rmtree(root)
 
@@ -117,7 +106,7 @@ def in_the_store(dataset: str, pixels: np.ndarray) -> np.ndarray:
 
     # VTAB shows dSprites' zeros and ones as black and white.
     pixels = pixels * np.uint8(255) if dataset == "dsprites" else pixels
-    native = DATASETS[dataset].native
+    native = datasets()[dataset].native
     if native is not None and max(native[:2]) <= SIZE:
         return pixels
     return tf.compat.v1.image.resize(pixels[None], (SIZE, SIZE), tf.compat.v1.image.ResizeMethod.BILINEAR)[0].numpy()
@@ -134,7 +123,7 @@ def test_the_splits_have_their_examples_in_order(prepared):
 
 
 def test_the_labels_are_those_that_were_drawn(prepared):
-    tasks = {task for task, _, _, dataset, _ in VTAB if dataset == prepared.dataset}
+    tasks = set(prepared.info.tasks)
     for split, wanted in prepared.wanted.items():
         assert all(set(example.labels) == tasks for example in wanted)
         for task in tasks:
@@ -156,7 +145,7 @@ def test_the_pixels_are_those_that_were_drawn(prepared):
 def test_a_store_of_floats_is_the_resize_to_the_bit(prepared):
     spec = spec_of(prepared.dataset, prepared.places, prepared.root, rows="1k", numbers="float32")
     step.run(spec)
-    floats = store.open_store(spec["folder"])
+    floats = store.open_store(spec.folder)
     for split in store.SPLITS:
         images = floats.images(split)
         assert images.dtype == np.float32
@@ -171,7 +160,7 @@ def test_the_seven_splits_read_through_tfds_are_the_stores_rows(prepared):
     info = prepared.info
     folder = Path(prepared.places.tfds, info.builder, info.config or "", info.version)
     builder = tfds.builder_from_directory(folder)
-    found = expressions(info.split_rule, {name: split.num_examples for name, split in builder.info.splits.items()})
+    found = expressions(info.split, {name: split.num_examples for name, split in builder.info.splits.items()})
     train, val, test = (prepared.wanted[split] for split in store.SPLITS)
     wanted = {
         "train": train,
@@ -217,34 +206,34 @@ def digest_of(pixels: np.ndarray) -> str:
 def test_the_1k_rows_are_the_first_of_all(prepared):
     spec = spec_of(prepared.dataset, prepared.places, prepared.root, rows="1k")
     step.run(spec)
-    small, whole = store.open_store(spec["folder"]), prepared.store
+    small, whole = store.open_store(spec.folder), prepared.store
     for split, most in (("train", 800), ("val", 200), ("test", 10**9)):
         count = min(most, len(prepared.wanted[split]))
         assert small.ids(split) == whole.ids(split)[:count]
         assert np.array_equal(small.images(split), whole.images(split)[:count])
-        for task in spec["tasks"]:
+        for task in spec.tasks:
             assert np.array_equal(small.labels(task, split), whole.labels(task, split)[:count])
 
 
 def test_the_manifest_says_what_is_there(prepared):
-    manifest, folder = prepared.store.manifest, Path(prepared.spec["folder"])
-    assert manifest["counts"] == {split: len(wanted) for split, wanted in prepared.wanted.items()}
-    assert manifest["skipped"] == []
-    for task, count in prepared.spec["classes"].items():
+    manifest, folder = prepared.store.manifest, Path(prepared.spec.folder)
+    assert manifest.counts == {split: len(wanted) for split, wanted in prepared.wanted.items()}
+    assert manifest.skipped == ()
+    for task, count in prepared.spec.classes.items():
         for split, wanted in prepared.wanted.items():
             histogram = [0] * count
             for example in wanted:
                 histogram[example.labels[task]] += 1
-            assert manifest["histogram"][task][split] == histogram
+            assert manifest.histogram[task][split] == histogram
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     del files["manifest.json"]
-    assert manifest["sha256"] == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-    assert json.loads(Path(prepared.spec["manifest"]).read_text()) == manifest
+    assert manifest.sha256 == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert json.loads(Path(prepared.spec.manifest).read_text()) == manifest
 
 
 def test_every_dataset_has_a_miniature():
-    assert list(DATASETS) == HERE
-    assert {dataset for _, _, _, dataset, _ in VTAB} == set(HERE)
+    assert list(datasets()) == HERE
+    assert {task.dataset for task in vtab().values()} == set(HERE)
 
 
 WITHOUT_TENSORFLOW = """
@@ -275,7 +264,7 @@ def test_finetuning_on_a_prepared_store_needs_no_tensorflow(tmp_path):
     step.run(spec)
     path = os.pathsep.join([str(TESTS / "finetune"), str(TESTS.parent / "src")])
     run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TENSORFLOW, spec["folder"]],
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, spec.folder],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
@@ -326,4 +315,4 @@ def drawn_by_tfds_alone(places: Places, monkeypatch: pytest.MonkeyPatch, seed: i
         builder = tfds.builder("caltech101", data_dir=places.tfds, file_format="array_record")
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder.download_and_prepare(download_dir=str(places.downloads), download_config=config)
-    return names_in(builder, "train", DATASETS["caltech101"])
+    return names_in(builder, "train", datasets()["caltech101"])

@@ -1,4 +1,4 @@
-"""TFDS folders that are written by TFDS itself from drawn pictures, in either format, and specs that read them."""
+"""TFDS folders that are written by TFDS itself from drawn images, in either format, and specs that read them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 
 from miniatures.pictures import drawn, jpeg
 from miniatures.place import Places
-from vtabflow.planning.tasks import VTAB
-from vtabflow.prepare.tfds.datasets import DATASETS
+from vtabflow.contracts.specs import ImageSpec, StoreSpec, TfdsSettings
+from vtabflow.prepare.tfds.datasets import datasets
 
 Keyed = Iterable[tuple[Any, dict[str, Any]]]
 
@@ -20,7 +20,7 @@ def write_folder(
     """The folder of a dataset's records: splits[name] yields (key, example). Features are the builder's own."""
     import tensorflow_datasets as tfds
 
-    known = DATASETS[dataset]
+    known = datasets()[dataset]
     # The builder is asked for its features; it writes nothing.
     described = tfds.builder_cls(known.builder)(data_dir=root / "none", config=known.config).info.features
     tfds.disable_progress_bar()
@@ -50,27 +50,23 @@ def textures(counts: dict[str, int], seed: int = 0) -> dict[str, list[tuple[str,
     return found
 
 
-def spec_for(dataset: str, places: Places, root: Path, rows: str = "all", size: int = 32, **image: str) -> dict:
-    known = DATASETS[dataset]
-    classes = {task: count for task, _, _, its_dataset, count in VTAB if its_dataset == dataset}
-    return {
-        "step": "prepare",
-        "key": rows,
-        "dataset": dataset,
-        "source": "tfds",
-        "folder": str(root / "store"),
-        "receipt": str(root / "receipt.json"),
-        "manifest": str(root / "manifest.json"),
-        "image": {"size": size, "resize": "legacy", **image},
-        "rows": rows,
-        "tasks": list(classes),
-        "classes": classes,
-        "settings": {
-            "builder": known.builder,
-            "config": known.config,
-            "version": known.version,
-            "counts": "any",
-            "checksums": {},
-        },
-        "places": places.spec() | {"checksums": str(places.checksums) if places.checksums.exists() else None},
-    }
+def spec_for(dataset: str, places: Places, root: Path, rows: str = "all", size: int = 32, **image: str) -> StoreSpec:
+    """The spec of a dataset's store in `root`."""
+    known = datasets()[dataset]
+    classes = {task: each.classes for task, each in known.tasks.items()}
+    return StoreSpec(
+        key=rows,
+        dataset=dataset,
+        folder=str(root / "store"),
+        receipt=str(root / "receipt.json"),
+        manifest=str(root / "manifest.json"),
+        source="tfds",
+        settings=TfdsSettings(known.builder, known.config, known.version, {}, "any"),
+        image=ImageSpec(**{"size": size, "resize": "legacy", **image}),
+        rows=rows,
+        tasks=tuple(classes),
+        classes=classes,
+        identity={},
+        code="",
+        places=places.spec(),
+    )

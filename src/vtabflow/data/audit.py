@@ -133,7 +133,7 @@ def _unknown_spec(folder: Path) -> StoreSpec:
 
 
 def _store(spec: StoreSpec, root: Path) -> Finding:
-    finding = Finding(spec.dataset, spec.key, spec.source if spec.identity else "?")
+    finding = Finding(spec.dataset, spec.key, spec.source if spec.classes else "?")
     folder = root / spec.folder
     if not is_complete(folder):
         return finding
@@ -142,7 +142,8 @@ def _store(spec: StoreSpec, root: Path) -> Finding:
     try:
         manifest = open_store(folder).manifest
         finding.counts = " / ".join(f"{manifest.counts[split]:,}" for split in SPLITS)
-        faults = [*_files(folder, manifest), *_contents(folder, manifest, _id_scopes(spec))]
+        finding.mismatches += [f"store {folder}: {fault}: {remedy}" for fault in _files(folder, manifest)]
+        faults = _contents(folder, manifest, _id_scopes(spec))
         finding.mismatches += [f"store {folder}: {fault}: {remedy}" for fault in faults]
         sentences = finding.remarks if _any_counts(spec) else finding.mismatches
         sentences += [f"store {folder}: {fault}" for fault in _compare_counts(spec, manifest)]
