@@ -197,7 +197,9 @@ def test_mirrors_are_tried_in_order_and_the_original_last(setting, host, tmp_pat
     prefix = host.url("/")
     dead, wrong = host.url("/dead/"), host.url("/wrong/")
     host.files["/wrong/cifar-100-binary.tar.gz"] = DATA[::-1]
-    setting.places = replace(setting.places, mirrors={prefix: dead, prefix[:-1]: wrong[:-1], "http://elsewhere/": "http://nowhere/"})
+    setting.places = replace(
+        setting.places, mirrors={prefix: dead, prefix[:-1]: wrong[:-1], "http://elsewhere/": "http://nowhere/"}
+    )
     setting.fetch()
     assert [path.split("/")[1] for path, _ in host.asked] == ["dead", "wrong", "cifar-100-binary.tar.gz"]
     assert setting.target.read_bytes() == DATA

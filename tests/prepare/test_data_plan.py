@@ -13,7 +13,7 @@ from vtabflow.contracts.specs import ImagenetSettings, ImageSpec, PackedImageSpe
 from vtabflow.data import plan as data_plan
 from vtabflow.prepare import store
 from vtabflow.prepare.tfds import acquire, archives
-from vtabflow.prepare.tfds import manual
+from vtabflow.prepare.tfds import manual as manual_module
 from vtabflow.prepare.tfds.datasets import dataset_of, datasets
 
 TASKS = {
@@ -171,13 +171,13 @@ def test_the_states_of_a_dataset(tmp_path, monkeypatch):
 
 def test_manual_downloads_until_they_exist(tmp_path):
     spec = spec_of(tmp_path, "resisc45")
-    assert "manual     manual" in state(spec) and "400.0 MB / about 400.0 MB" in state(spec)
+    assert "manual  manual" in state(spec) and "400.0 MB / about 400.0 MB" in state(spec)
     for i in range(45):
         folder = tmp_path / "manual/NWPU-RESISC45" / ("airplane" if i == 0 else f"class_{i}")
         folder.mkdir(parents=True)
         (folder / "a.jpg").touch()
     assert "(airplane has 1" in data_plan.plan_text([spec])[0]
-    spec.settings.counts = "any"
+    spec = replace(spec, settings=replace(spec.settings, counts="any"))
     assert "has archives" in state(spec)
     tree = spec_of(tmp_path, "imagenet")
     tree["places"]["tree"] = str(tmp_path / "train")
@@ -191,7 +191,7 @@ def test_imagenet_counts_the_tars_that_are_not_there(tmp_path):
     lay_sparse(manual / "imagenet" / train.name, train.size)  # only to be moved
     assert manual_bytes(spec) == (val.size, val.size)
     lay_sparse(manual / val.name, 1000)  # the first of it
-    assert manual_bytes(spec) == (val.size - 1000,) * 2 and "manual     manual" in state(spec)
+    assert manual_bytes(spec) == (val.size - 1000,) * 2 and "manual  manual" in state(spec)
     lay_sparse(manual / val.name, val.size)
     assert manual_bytes(spec) == (0, 0) and "0 bytes / 154.6 GB" in state(spec)
     (manual / "imagenet" / train.name).rename(manual / train.name)
@@ -203,14 +203,14 @@ def test_imagenet_records_of_either_version_are_there(tmp_path):
     for version, there in (("3.0.0", False), ("5.0.0", True)):
         (tmp_path / "tfds/imagenet2012" / version).mkdir(parents=True)
         (tmp_path / "tfds/imagenet2012" / version / "dataset_info.json").write_text("{}")
-        assert ("manual     manual" in state(spec)) != there
+        assert ("manual  manual" in state(spec)) != there
     assert "has records" in state(spec) and "156.0 GB" not in state(spec)
     assert data_plan._row(data_plan._Files.of(spec)).needs == [(Path(spec.folder), data_plan.IMAGENET_BYTES)]
 
 
 def test_retinopathy_counts_the_images_that_are_not_there(tmp_path, monkeypatch):
     whole, counts = datasets()["diabetic-retinopathy"].manual_downloads[0].size, {"train": 35, "test": 53, "sample": 12}
-    monkeypatch.setattr(manual, "RETINOPATHY_COUNTS", counts)
+    monkeypatch.setattr(manual_module, "RETINOPATHY_COUNTS", counts)
     spec, manual = spec_of(tmp_path, "diabetic-retinopathy"), tmp_path / "manual"
     assert manual_bytes(spec) == (whole, whole)
     lay_sparse(manual / "train.zip.001", 1000)  # fetched, and still to be unpacked
@@ -234,7 +234,7 @@ def test_retinopathy_counts_the_images_that_are_not_there(tmp_path, monkeypatch)
 
 def test_resisc45_counts_the_images_that_are_not_there(tmp_path, monkeypatch):
     whole = datasets()["resisc45"].manual_downloads[0].size
-    monkeypatch.setattr(manual, "RESISC45_PER_CLASS", 10)
+    monkeypatch.setattr(manual_module, "RESISC45_PER_CLASS", 10)
     spec, manual = spec_of(tmp_path, "resisc45"), tmp_path / "manual"
     assert manual_bytes(spec) == (whole, whole)
     lay_sparse(manual / "NWPU-RESISC45.rar", 1000)  # fetched, and still to be unpacked
@@ -303,7 +303,7 @@ def test_clean_removes_archives_when_the_records_are_there(tmp_path, fetched, ca
     said = capsys.readouterr().out
     assert "--clean --yes` removes them" in said and files(tmp_path) == before
     assert data_plan.clean([fetched], really=True) == 0
-    name = acquire.required(datasets()["cifar100"], fetched["places"])[0].path.name
+    name = acquire.required(datasets()["cifar100"], fetched.places)[0].path.name
     gone = {
         f"downloads/cifar100/{name}",
         f"downloads/cifar100/{name}.INFO",
@@ -314,8 +314,8 @@ def test_clean_removes_archives_when_the_records_are_there(tmp_path, fetched, ca
 
 def test_clean_removes_records_when_every_store_is_there(tmp_path, fetched):
     records = lay_records(fetched, ours=True)
-    other = {**spec_of(tmp_path, "cifar100", size=16), "folder": str(tmp_path / "stores/cifar100/1")}
-    other.manifest += ".1"
+    other = replace(spec_of(tmp_path, "cifar100", size=16), folder=str(tmp_path / "stores/cifar100/1"))
+    other = replace(other, manifest=f"{other.manifest}.1")
     lay_store(fetched)
     data_plan.clean([fetched, other], really=True)
     assert records.exists()
@@ -327,13 +327,13 @@ def test_clean_removes_records_when_every_store_is_there(tmp_path, fetched):
 def test_clean_leaves_what_the_project_did_not_make(tmp_path, fetched):
     records = lay_records(fetched, ours=False)
     lay_store(fetched)
-    wanted = acquire.required(datasets()["cifar100"], fetched["places"])[0]
+    wanted = acquire.required(datasets()["cifar100"], fetched.places)[0]
     # An archive that was there before, as in a TFDS folder of the user's own.
     data = wanted.path.read_bytes()
     shutil.rmtree(wanted.path.parent)
     wanted.path.parent.mkdir()
     wanted.path.write_bytes(data)
-    acquire.fetch(datasets()["cifar100"], fetched["places"])
+    acquire.fetch(datasets()["cifar100"], fetched.places)
     before = files(tmp_path)
     data_plan.clean([fetched], really=True)
     assert files(tmp_path) == before and records.exists()
@@ -366,10 +366,10 @@ def test_clean_removes_nothing_below_a_linked_folder(tmp_path, fetched, capsys):
     for place in ("downloads/cifar100", "downloads/extracted", "tfds/cifar100"):
         (tmp_path / place).rename(elsewhere / place.replace("/", "-"))
         (tmp_path / place).symlink_to(elsewhere / place.replace("/", "-"))
-    folder = data_plan.records_folder(fetched)
-    acquire.generated(fetched["places"], datasets()["cifar100"], folder)
-    assert acquire.is_generated(fetched["places"], datasets()["cifar100"], folder)
-    assert acquire.is_ours(acquire.required(datasets()["cifar100"], fetched["places"])[0])
+    folder = data_plan._Files.of(fetched).records
+    acquire.note_generated(fetched.places, datasets()["cifar100"], folder)
+    assert acquire.is_generated(fetched.places, datasets()["cifar100"], folder)
+    assert acquire.is_ours(acquire.required(datasets()["cifar100"], fetched.places)[0])
     before = files(tmp_path)
     data_plan.clean([fetched], really=True)
     assert files(tmp_path) == before and "there is nothing to remove" in capsys.readouterr().out

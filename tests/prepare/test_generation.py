@@ -26,6 +26,7 @@ from vtabflow.prepare.tfds.datasets import datasets
 from vtabflow.prepare.tfds.datasets import imagenet as imagenet_dataset
 from vtabflow.prepare.tfds.generation import load_clevr, mat_images
 
+
 def clevr_file(folder, kind, entries):
     path = folder / f"CLEVR_val_{kind}.json"
     path.write_text(json.dumps({"info": {"split": "val"}, kind: entries}))
@@ -40,7 +41,9 @@ def test_clevr_is_read_entry_by_entry(tmp_path):
     with open(clevr_file(tmp_path, "scenes", scenes)) as stream:
         assert load_clevr(stream) == {"scenes": [{"objects": scene["objects"]} for scene in scenes]}
     question = {"question": "How many?", "image_filename": "a.png", "answer": "3", "program": [{"inputs": []}]}
-    with open(clevr_file(tmp_path, "questions", [question, {**question, "answer": None} | {"split": "val"}][:1])) as stream:
+    with open(
+        clevr_file(tmp_path, "questions", [question, {**question, "answer": None} | {"split": "val"}][:1])
+    ) as stream:
         found = load_clevr(stream)
     assert found == {"questions": [{"image_filename": "a.png", "answer": "3", "question": "How many?"}]}
 
@@ -252,7 +255,9 @@ def test_what_is_unpacked_stays_where_no_lock_can_be_had(tmp_path):
 def test_a_broken_archive_is_sought_where_it_lies(tmp_path):
     places = Places.under(tmp_path).spec()
     told = str(tfds.explained(imagenet_dataset(), places, tarfile.ReadError("unexpected end of data"), "n01440764.tar"))
-    assert f"truncated or broken (at n01440764.tar: unexpected end of data); download it again to {places.manual}" in told
+    assert (
+        f"truncated or broken (at n01440764.tar: unexpected end of data); download it again to {places.manual}" in told
+    )
     assert f"remove it from {places.downloads}" in str(tfds.explained(datasets()["clevr"], places, EOFError("x")))
 
 

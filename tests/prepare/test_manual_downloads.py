@@ -104,7 +104,9 @@ def test_faults_of_retinopathy_are_named(places, files, expected):
     if (root / "trainLabels.csv").exists():
         (root / "trainLabels.csv").write_text("image,level\n1_left,0\n2_left,1\n3_left,0\n")
     found = manual.missing_downloads("diabetic-retinopathy", places)
-    assert len(found) == len(expected) and all(re.search(part, text) for part, text in zip(expected, found, strict=True))
+    assert len(found) == len(expected) and all(
+        re.search(part, text) for part, text in zip(expected, found, strict=True)
+    )
     touch(
         root,
         *(f"{folder}/{name}.jpeg" for folder in ("train", "test", "sample") for name in ("1_left", "2_left", "3_left")),

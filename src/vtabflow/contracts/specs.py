@@ -4,7 +4,7 @@
 a spec is in the key. Reading these files needs neither torch nor pydantic.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,8 +92,15 @@ class Places:
 
     def below(self, root: Path | str) -> "Places":
         """The same places for a process that runs elsewhere: relative paths start at `root`."""
-        values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return Places(**{k: str(Path(root) / v) if isinstance(v, str) else v for k, v in values.items()})
+        start, checksums, tree = Path(root), self.checksums, self.tree
+        return replace(
+            self,
+            tfds=str(start / self.tfds),
+            downloads=str(start / self.downloads),
+            manual=str(start / self.manual),
+            checksums=None if checksums is None else str(start / checksums),
+            tree=None if tree is None else str(start / tree),
+        )
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ def report(specs: Iterable[StoreSpec], root: Path | str = ".") -> tuple[str, int
     """Check the stores of `specs`, whose folders start at `root`.
 
     Returns:
-        The report (a table, then one sentence per mismatch) and the exit code: 1 if anything does not match. A store that
-        is not prepared yet is no mismatch.
+        The report (a table, then one sentence per mismatch) and the exit code: 1 if anything does not match. A store
+        that is not prepared yet is no mismatch.
     """
     findings = [_store(spec, Path(root)) for spec in specs]
     rows = [("dataset", "key", "source", "train / val / test", "jpeg", "state")]
@@ -285,7 +285,8 @@ def _compare_kept_manifest(spec: StoreSpec, root: Path, manifest: Manifest) -> I
     )
     if names:
         yield (
-            f"it does not match its manifest {path} ({', '.join(names[:3])}): use the images that the manifest was made "
+            f"it does not match its manifest {path} ({', '.join(names[:3])}): use the images that the "
+            f"manifest was made "
             f"from, or remove {path} to continue with these"
         )
 

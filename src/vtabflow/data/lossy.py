@@ -1,13 +1,14 @@
 """Whether images were JPEG once: traces of quantised 8x8 blocks in their grey values.
 
-JPEG rounds each coefficient of the discrete cosine transform of an 8x8 block to a multiple of a step. In a decoded image
-the coefficients of blocks that start at multiples of 8 are near these multiples, up to the rounding of the pixels (a
-"comb"); those of blocks that start elsewhere are not, and neither are those of images that were never compressed.
+JPEG rounds each coefficient of the discrete cosine transform of an 8x8 block to a multiple of a step. In a decoded
+image the coefficients of blocks that start at multiples of 8 are near these multiples, up to the rounding of the
+pixels (a "comb"); those of blocks that start elsewhere are not, and neither are those of images that were never
+compressed.
 """
 
 import numpy as np
 
-# The luminance table of the JPEG standard (ITU-T T.81, annex K) at quality 50, from which nearly all writers scale theirs.
+# The luminance table of the JPEG standard (ITU-T T.81, annex K) at quality 50, which nearly all writers scale.
 STANDARD = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],

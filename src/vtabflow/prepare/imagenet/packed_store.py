@@ -52,6 +52,7 @@ class Writer:
                 raise self._write_error(error) from error
 
     def write(self, data: bytes) -> None:
+        """Append one image file."""
         try:
             self._writer.write(data)
         except RuntimeError as error:
@@ -63,6 +64,7 @@ class Writer:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
+        """(N, None, None, 3): images have sizes of their own."""
         return (self.rows, None, None, 3)
 
     def _write_error(self, error: RuntimeError) -> OSError:
@@ -71,10 +73,12 @@ class Writer:
 
 
 def file_name(split: str) -> str:
+    """The file of a split."""
     return f"{split}.array_record"
 
 
 def is_packed(store: "Store") -> bool:
+    """Whether a store has image files and not arrays."""
     return store.manifest.form == FORM
 
 

@@ -1,9 +1,9 @@
-"""Source `imagenet`: ILSVRC-2012's training images as a packed store (prepare/imagenet/packed_store.py), the upstream set.
+"""Source `imagenet`: the training images of ILSVRC-2012, the upstream dataset, as a packed store (packed_store.py).
 
 From TFDS' imagenet2012, whose records exist or are generated from the official tars, or from an extracted tree
 [train/]<wnid>/*.JPEG. Both are only read, and give bit-identical stores. Images are in TFDS' order, ascending MD5 of
-"train" and the file's name, and the last 40 of 1,024 equal shards are held out as val (google/revisiting-self-supervised
-at b530e3b, datasets.py; docs/protocol.md#data).
+"train" and the file's name, and the last 40 of 1,024 equal shards are held out as val
+(google/revisiting-self-supervised at b530e3b, datasets.py; docs/protocol.md#data).
 """
 
 import hashlib
@@ -92,8 +92,8 @@ class Part:
 def make(spec: StoreSpec) -> Manifest:
     """Prepare the store of `spec` (source "imagenet") and return its manifest.
 
-    Bytes are kept as they are unless `spec.image` has a `side`. A file that does not decode is named, left out and listed
-    in the manifest; no other example moves to another split because of it.
+    Bytes are kept as they are unless `spec.image` has a `side`. A file that does not decode is named, left out and
+    listed in the manifest; no other example moves to another split because of it.
 
     Raises:
         UserError: no tars, no records or no tree; other counts than ImageNet's; a class without an image.
@@ -168,7 +168,8 @@ class Tree:
         root = Path((spec.places and spec.places.tree) or "")
         if not root.is_dir():
             raise UserError(
-                f"{root} is not a folder: set `prepare.imagenet.tree` to the one that has train/<wnid>/*.JPEG, or leave "
+                f"{root} is not a folder: set `prepare.imagenet.tree` to the one that has "
+                f"train/<wnid>/*.JPEG, or leave "
                 "it out to use TFDS"
             )
         self.root = root / "train" if (root / "train").is_dir() else root
@@ -182,7 +183,8 @@ class Tree:
             if not files:
                 if any(entry.is_dir() for entry in _visible(self.root / wnid)):
                     raise UserError(
-                        f"{self.root / wnid} has folders and no .JPEG file: a folder is nested; move what is in it one level "
+                        f"{self.root / wnid} has folders and no .JPEG file: a folder is nested; move "
+                        f"what is in it one level "
                         "up, or set `prepare.imagenet.tree` to the one that has train/<wnid>/*.JPEG"
                     )
                 raise UserError(
@@ -199,9 +201,11 @@ class Tree:
         self.count = len(names)
 
     def items(self) -> Iterable[int]:
+        """Indices of the images in TFDS' order."""
         return map(int, self.order)
 
     def example(self, item: int) -> Example:
+        """The image of an index."""
         name, label = self.names[item], int(self.labels[item])
         try:
             data = (self.root / self.class_names[label] / name).read_bytes()
@@ -247,9 +251,11 @@ class TfdsRecords:
         self._parse = self.records.parser()
 
     def items(self) -> Iterable[bytes]:
+        """The serialised records in order."""
         return self.records.raw("train", 0, self.count)
 
     def example(self, item: bytes) -> Example:
+        """The image of a record."""
         parsed = self._parse(item)
         name, label, data = parsed["file_name"].decode(), int(parsed["label"]), parsed["image"]
         try:
@@ -272,7 +278,8 @@ def as_tfds(name: str, data: bytes, kind: str) -> bytes:
         from tensorflow_datasets.core.utils import image_utils
     except ImportError as error:
         raise UserError(
-            f"imagenet: {name} is not an RGB JPEG, and TFDS has to convert it as its builder does: install it with `make "
+            f"imagenet: {name} is not an RGB JPEG, and TFDS has to convert it as its builder does: "
+            f"install it with `make "
             "tfds`, then run again"
         ) from error
     with _tensorflow:
@@ -312,7 +319,8 @@ def check_order(source: Source, name: str, last: bytes) -> bytes:
     if found <= last:
         what = "is given twice" if found == last else "is out of TFDS' order"
         raise UserError(
-            f"{source.place}: {name} {what}: file names should be unique, and records those of imagenet2012 5.0.0 or 5.1.0"
+            f"{source.place}: {name} {what}: file names should be unique, and records those of "
+            f"imagenet2012 5.0.0 or 5.1.0"
         )
     return found
 
@@ -322,7 +330,8 @@ def check_count(source: Source) -> None:
     count = imagenet().counts["train"]
     if source.count != count:
         raise UserError(
-            f"{source.place} has {source.count:,} training images and ImageNet has {count:,}: add the missing ones, or set "
+            f"{source.place} has {source.count:,} training images and ImageNet has {count:,}: add the "
+            f"missing ones, or set "
             "`prepare.tfds.counts: any` to take a subset"
         )
 

@@ -143,7 +143,8 @@ def _link_manual_downloads(dataset: Dataset, places: Places, files: Sequence[Req
             if found != each.sha256:
                 raise UserError(
                     f"{dataset.id}: {candidate} is not the required file ({size:,} bytes, SHA-256 {found}; "
-                    f"{each.archive.url} has {f'{each.size:,} bytes, ' if each.size else ''}SHA-256 {each.sha256}): put the "
+                    f"{each.archive.url} has {f'{each.size:,} bytes, ' if each.size else ''}SHA-256 "
+                    f"{each.sha256}): put the "
                     "right file there or remove this one to have it downloaded, or, if it was released again, put its "
                     "SHA-256 into the file prepare.tfds.checksums"
                 )
@@ -190,7 +191,8 @@ def _download(dataset: Dataset, places: Places, each: RequiredArchive) -> None:
     place = manual_places(dataset, places, each)[0]
     anew = "; if it was released again, put its SHA-256 into the file prepare.tfds.checksums"
     raise RunError(
-        f"{dataset.id}: {each.archive.name} cannot be downloaded ({'; '.join(found)}); {each.archive.size:,} bytes with "
+        f"{dataset.id}: {each.archive.name} cannot be downloaded ({'; '.join(found)}); "
+        f"{each.archive.size:,} bytes with "
         f"SHA-256 {each.sha256} are required: get the file in another way and put it at {place}, or name a mirror in "
         f"prepare.tfds.mirrors{anew if any('another file' in reason for reason in found) else ''}; then run again"
     )
@@ -270,7 +272,8 @@ def _given(path: str | Path | None) -> dict[str, tuple[str, int | None]]:
         raise UserError(f"there is no file {path}: correct prepare.tfds.checksums") from error
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is not a JSON object of addresses ({error}); correct it, or set prepare.tfds.checksums to another file"
+            f"{path} is not a JSON object of addresses ({error}); correct it, or set "
+            f"prepare.tfds.checksums to another file"
         ) from error
     return {url: _entry(url, value) for url, value in given.items()}
 
@@ -321,7 +324,8 @@ def _check_room(
     if lacking:
         raise RunError(
             f"{dataset.id}: {'; '.join(lacking)} (archives, unpacked archives, TFDS records): free the disk, or set "
-            "prepare.tfds.downloads and prepare.tfds.folder to a larger one, then run again; `vtabflow data plan` shows the "
+            "prepare.tfds.downloads and prepare.tfds.folder to a larger one, then run again; "
+            "`vtabflow data plan` shows the "
             "sizes"
         )
 

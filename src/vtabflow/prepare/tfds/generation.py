@@ -24,7 +24,7 @@ import numpy as np
 from vtabflow.prepare.tfds.datasets import Dataset
 from vtabflow.runtime.progress import Progress
 
-# The size from which TFDS sorts records on the disk and not in memory, 1 GiB by default. The order does not depend on it.
+# The size from which TFDS sorts records on the disk and not in memory, 1 GiB by default. The order is the same.
 SHUFFLE_BYTES = 64 << 20
 # On the disk TFDS sorts into 1,000 open files; with a limit of 1,024, a common one, the builder has too few.
 OPEN_FILES = 4096
@@ -242,8 +242,8 @@ class _Numpy:
 def mat_images(path: Path, name: str) -> Iterator[np.ndarray]:
     """The N images (H, W, C) of a uint8 variable (H, W, C, N) of a MATLAB 5 file, compressed or not, one at a time.
 
-    The format: MathWorks, "MAT-File Format", level 5. A file has 128 bytes of header, then one element per variable: its
-    type and size (4 bytes each) and its content, of which the pixels are the end.
+    The format: MathWorks, "MAT-File Format", level 5. A file has 128 bytes of header, then one element per variable:
+    its type and size (4 bytes each) and its content, of which the pixels are the end.
 
     Raises:
         ValueError: there is no such variable, or the file is truncated.
@@ -253,9 +253,10 @@ def mat_images(path: Path, name: str) -> Iterator[np.ndarray]:
     compressed, matrix = 15, 14  # types of elements
     with open(path, "rb") as stream:
         stream.seek(128)
-        for found, shape, dtype in whosmat(str(path)):
+        for found in whosmat(str(path)):
             kind, size = np.frombuffer(stream.read(8), "<u4").tolist()
-            if found == name:
+            if found[0] == name:
+                _, shape, dtype = found
                 break
             stream.seek(size, 1)
         else:

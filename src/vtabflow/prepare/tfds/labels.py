@@ -1,7 +1,8 @@
 """Label rules: from an example of TFDS to its class, where that is not a feature of TFDS.
 
-Source: google-research/task_adaptation at d7630d3, data/clevr.py, kitti.py and dsprites.py; docs/protocol.md#labels. An example is a mapping of features as TFDS deserialises them: ints, and for the objects of a scene a mapping of arrays
-with one row per object.
+Source: google-research/task_adaptation at d7630d3, data/clevr.py, kitti.py and dsprites.py; docs/protocol.md#labels.
+An example is a mapping of features as TFDS deserialises them: ints, and for the objects of a scene a mapping of
+arrays with one row per object.
 """
 
 from collections.abc import Callable, Mapping, Sequence

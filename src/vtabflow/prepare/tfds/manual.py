@@ -35,8 +35,8 @@ def missing_downloads(dataset: str, places: Places, counts: str = "any") -> list
 def manual_steps(dataset: str, places: Places, counts: str = "any") -> list[ManualStep]:
     """What a person still has to do before the records of a dataset can be generated.
 
-    Nothing for datasets that are downloaded automatically, and where TFDS records, a tree or all files exist. With counts
-    "official" the numbers and sizes of the files are compared with the published ones. No image is read.
+    Nothing for datasets that are downloaded automatically, and where TFDS records, a tree or all files exist. With
+    counts "official" the numbers and sizes of the files are compared with the published ones. No image is read.
     """
     if dataset not in CHECKS or places.tree or has_records(dataset, places):
         return []
@@ -93,9 +93,7 @@ def _resisc45_counts(folder: Path, classes: dict[str, int], archive: Path | None
     wrong = {name: n for name, n in classes.items() if (n != RESISC45_PER_CLASS if official else n == 0)}
     if wrong:
         listed = _listed([f"{name} has {n}" for name, n in wrong.items()])
-        sentence = (
-            f"classes of {folder} without their {RESISC45_PER_CLASS} .jpg files ({listed}): unpack the rar again."
-        )
+        what = f"classes of {folder} without their {RESISC45_PER_CLASS} .jpg files"
         lost = sum(max(0, RESISC45_PER_CLASS - n) for n in wrong.values())
         steps.append(_unpack(f"{what} ({listed}): unpack the rar again.", size * lost / whole, archive))
     return steps

@@ -167,6 +167,7 @@ class Filled:
     skipped: list[SkippedFile] = field(default_factory=list)
 
     def extend(self, more: "Filled") -> None:
+        """Append the images of another part."""
         self.ids += more.ids
         self.skipped += more.skipped
         for task, labels in more.labels.items():
@@ -385,7 +386,8 @@ def _only_own_features(folder: Path, dataset: Dataset) -> None:
         ) from error
     if strange:
         raise UserError(
-            f"dataset {dataset.id}: {path} names {strange[0]}, which is not a feature of TFDS: copy the records again from where you trust them"
+            f"dataset {dataset.id}: {path} names {strange[0]}, which is not a feature of TFDS: use "
+            f"records that you trust"
         )
 
 

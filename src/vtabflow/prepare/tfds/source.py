@@ -140,12 +140,14 @@ def generate(dataset: Dataset, version: str, checksums: Mapping[str, str], place
     for other in (dataset.version, *dataset.readable):
         if other != version and dataset.prepared(places.tfds, other):
             raise UserError(
-                f"dataset {dataset.id}: {places.tfds} has version {other} and not {version}: set `prepare.tfds.versions."
+                f"dataset {dataset.id}: {places.tfds} has version {other} and not {version}: set "
+                f"`prepare.tfds.versions."
                 f"{dataset.id}: {other}` to use it, or move it away to have {dataset.version} generated"
             )
     if version != dataset.version:
         raise UserError(
-            f"dataset {dataset.id}: version {version} is not at {folder}, and TFDS can only generate {dataset.version}: "
+            f"dataset {dataset.id}: version {version} is not at {folder}, and TFDS can only generate "
+            f"{dataset.version}: "
             f"copy those records there, or leave out `prepare.tfds.versions.{dataset.id}`"
         )
     with _generation_locks(dataset, places):
@@ -153,7 +155,8 @@ def generate(dataset: Dataset, version: str, checksums: Mapping[str, str], place
             return folder
         if folder.exists():
             raise UserError(
-                f"dataset {dataset.id}: {folder} has no dataset_info.json, so it is not complete: copy it completely, or "
+                f"dataset {dataset.id}: {folder} has no dataset_info.json, so it is not complete: "
+                f"copy it completely, or "
                 "remove it to have it generated again"
             )
         acquire.fetch(dataset, places, checksums)
@@ -189,7 +192,8 @@ def _generation_locks(dataset: Dataset, places: Places) -> Iterator[None]:
                 removals.append(_remove_incomplete_records)
         except OSError as error:
             raise RunError(
-                f"dataset {dataset.id}: cannot write to {root}: {error.strerror or error}; correct the permission or set "
+                f"dataset {dataset.id}: cannot write to {root}: {error.strerror or error}; correct "
+                f"the permission or set "
                 "`prepare.tfds.folder` to another one, then run again"
             ) from error
         # Another project may use the same archives. Not the name above: both folders may be one.
@@ -281,7 +285,8 @@ def explained(dataset: Dataset, places: Places, error: BaseException, at: str = 
         return RunError(f"{head}: {reason}; correct the permission, then run again")
     file = at if Path(at).is_absolute() else f"{at} in its archive"
     return RunError(
-        f"{head} ({f'{file}: ' if at else ''}{reason}): check the files in {places.downloads} and {places.manual}, then run again"
+        f"{head} ({f'{file}: ' if at else ''}{reason}): check the files in {places.downloads} and "
+        f"{places.manual}, then run again"
     )
 
 
