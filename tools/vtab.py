@@ -1,8 +1,8 @@
-"""What the documents say of the preparation of VTAB's datasets, measured on miniatures. Needs `make tfds`.
+"""The tables of the documents on the preparation of VTAB's datasets, measured on miniatures. Needs `make tfds`.
 
     python tools/vtab.py table            builder, version, splits, counts, label rule of the 19 tasks, as Markdown; a minute
     python tools/vtab.py speed [IMAGES]   DMLab (JPEG, 360 x 480) scaled up: images/s of one thread, and memory
-    python tools/vtab.py packed           an upstream of 500 x 375 pixels, about 80 kB: images/s of one thread, packed and drawn
+    python tools/vtab.py packed           an upstream of 500 x 375 pixels, about 80 kB: images/s of one thread, packed and read
     python tools/vtab.py decoders ZIP     every 50th JPEG of a zip: how far Pillow's pixels are from TensorFlow's
 
 Miniatures (tests/miniatures) are prepared in a temporary folder through TFDS' own builders.
@@ -23,10 +23,11 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests/prepar
 from test_vtab import spec_of  # noqa: E402
 
 from miniatures.place import Places  # noqa: E402
+from vtabflow.contracts.specs import ImagenetSettings, PackedImageSpec, StoreSpec  # noqa: E402
+from vtabflow.contracts.typed_json import to_json  # noqa: E402
 from vtabflow.planning.tasks import vtab  # noqa: E402
 from vtabflow.prepare import step  # noqa: E402
-from vtabflow.prepare.tfds.datasets import datasets, Dataset  # noqa: E402
-from vtabflow.prepare.tfds.labels import RULES  # noqa: E402
+from vtabflow.prepare.tfds.datasets import Dataset, datasets  # noqa: E402
 from vtabflow.prepare.tfds.splits import expressions, parts  # noqa: E402
 
 
@@ -36,8 +37,8 @@ def sizes(dataset: Dataset, counts: dict[str, int]) -> str:
     return " / ".join(f"{stop - start:,}" for _, start, stop in (found[name] for name in ("train", "val", "test")))
 
 
-def obtained(dataset: Dataset) -> str:
-    """What the store of the miniature holds: examples of train, val and test."""
+def prepared_sizes(dataset: Dataset) -> str:
+    """Examples of train, val and test in the store of the miniature."""
     with tempfile.TemporaryDirectory() as folder:
         places = Places.under(Path(folder))
         importlib.import_module(f"miniatures.{dataset.id.replace('-', '_')}").make(places)
@@ -48,13 +49,13 @@ def obtained(dataset: Dataset) -> str:
 
 
 def speed(images: int) -> None:
-    """Prepare DMLab with so many training images at 224 px in a process of its own, which says its rate and memory."""
+    """Prepare DMLab with `images` training images at 224 px in a process of its own, which prints its rate and memory."""
     from miniatures import dmlab
 
     with tempfile.TemporaryDirectory() as folder:
         places = Places.under(Path(folder))
         dmlab.make(places, train=images)
-        spec = spec_of("dmlab", places, Path(folder), size=224) | {"step": "prepare"}
+        spec = to_json(spec_of("dmlab", places, Path(folder), size=224))
         (Path(folder) / "spec.json").write_text(json.dumps(spec))
         command = [sys.executable, "-m", "vtabflow", "prepare", "--spec", f"{folder}/spec.json", "--threads", "1"]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
@@ -83,15 +84,22 @@ def packed() -> None:
         size = sum(path.stat().st_size for path in tree.rglob("*.JPEG")) / 2000
         print(f"{size / 1e3:.0f} kB an image")
         for side, quality in ((None, None), (256, 95)):
-            spec = {"step": "prepare", "key": "k", "source": "imagenet", "dataset": "imagenet", "rows": "all"}
-            spec |= {
-                "folder": str(root / f"store-{side}"),
-                "manifest": str(root / f"manifest-{side}.json"),
-                "receipt": "",
-            }
-            spec |= {"image": {"form": "packed", "side": side, "quality": quality}, "places": {"tree": str(tree)}}
-            spec |= {"tasks": ["imagenet"], "classes": {"imagenet": 10}, "identity": {}, "code": ""}
-            spec |= {"settings": {"from": "tree", "version": "5.1.0", "counts": "any"}}
+            spec = StoreSpec(
+                key="k",
+                dataset="imagenet",
+                folder=str(root / f"store-{side}"),
+                receipt="",
+                manifest=str(root / f"manifest-{side}.json"),
+                source="imagenet",
+                settings=ImagenetSettings("tree", "5.1.0", "any"),
+                image=PackedImageSpec(side, quality),
+                rows="all",
+                tasks=("imagenet",),
+                classes={"imagenet": 10},
+                identity={},
+                code="",
+                places=Places.under(root).spec(tree),
+            )
             begun = time.process_time()
             imagenet.make(spec)
             print(f"packed, longest side {side}: {2000 / (time.process_time() - begun):.0f} images/s")
@@ -134,18 +142,19 @@ def table() -> None:
     made: dict[str, str] = {}
     print("| task | builder, version | train; val; test | VTAB's counts | miniature's | label | classes |")
     print("|---|---|---|---:|---:|---|---:|")
-    for task, display, _, name, classes in VTAB:
-        dataset = datasets()[name]
-        made.setdefault(name, obtained(dataset))
+    for name, task in vtab().items():
+        dataset = datasets()[task.dataset]
+        label = dataset.tasks[name].label
+        made.setdefault(dataset.id, prepared_sizes(dataset))
         cut = expressions(dataset.split, dataset.counts)
         row = [
-            display,
+            task.display,
             f"`{'/'.join(filter(None, [dataset.builder, dataset.config]))}` {dataset.version}",
             "; ".join(f"`{cut[split]}`" for split in ("train", "val", "test")),
             sizes(dataset, dataset.counts),
-            made[name],
-            "TFDS' own" if RULES[task].__name__ == "given" else f"`{RULES[task].__name__}`",
-            str(classes),
+            made[dataset.id],
+            f"`{label}`",
+            str(task.classes),
         ]
         print("| " + " | ".join(row) + " |", flush=True)
 

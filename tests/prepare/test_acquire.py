@@ -19,7 +19,7 @@ from served import Host, serving
 from vtabflow.contracts.specs import Places
 from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare.tfds import acquire, archives, download
+from vtabflow.prepare.tfds import acquire, download
 from vtabflow.prepare.tfds.archives import Archive
 from vtabflow.prepare.tfds.datasets import Dataset, datasets
 

@@ -14,7 +14,6 @@ from vtabflow.contracts.results import SkippedFile
 from vtabflow.contracts.specs import ImagenetSettings, TfdsSettings
 from vtabflow.data import audit, lossy
 from vtabflow.prepare import store
-from vtabflow.prepare.imagenet import source as imagenet
 from vtabflow.prepare.tfds.datasets import datasets
 from vtabflow.prepare.tfds.datasets import imagenet as imagenet_dataset
 from vtabflow.runtime.files import read_json, sha256, write_json

@@ -49,11 +49,12 @@ def test_clevr_is_read_entry_by_entry(tmp_path):
 
 
 def test_broken_json_of_clevr_is_refused(tmp_path):
+    ijson = pytest.importorskip("ijson")
     path = clevr_file(tmp_path, "scenes", [{"objects": []}] * 5)
     text = path.read_text()
     for broken in (text[:-20], "", "[1]", text.replace('"scenes"', '"others"')):
         path.write_text(broken)
-        with pytest.raises(ValueError), open(path) as stream:
+        with pytest.raises((ValueError, ijson.JSONError)), open(path) as stream:
             load_clevr(stream)
 
 
@@ -78,15 +79,16 @@ def test_images_of_a_mat_file_are_scipys(tmp_path, compressed, first):
 
 
 def test_images_of_a_mat_file_are_not_held(tmp_path):
-    """98 MB of pixels: a few pieces of 1 MiB at a time."""
+    """25 MB of pixels: a few pieces of 1 MiB at a time."""
     io_ = pytest.importorskip("scipy.io")
     path = tmp_path / "a.mat"
-    io_.savemat(path, {"X": np.zeros((32, 32, 3, 32_000), np.uint8)}, do_compression=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 8_000), np.uint8)
+    io_.savemat(path, {"X": pixels}, do_compression=True)
     tracemalloc.start()
     count = sum(1 for _ in mat_images(path, "X"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert count == 32_000 and peak < 8 << 20
+    assert count == 8_000 and peak < 8 << 20
 
 
 @pytest.mark.parametrize("rows", [1, 3, 10])

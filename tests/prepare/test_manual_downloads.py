@@ -8,8 +8,7 @@ import pytest
 
 from vtabflow.contracts.specs import Places
 from vtabflow.errors import UserError
-from vtabflow.prepare.tfds import acquire
-from vtabflow.prepare.tfds import manual
+from vtabflow.prepare.tfds import acquire, manual
 from vtabflow.prepare.tfds.datasets import datasets
 
 
