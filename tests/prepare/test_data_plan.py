@@ -180,7 +180,7 @@ def test_manual_downloads_until_they_exist(tmp_path):
     spec = replace(spec, settings=replace(spec.settings, counts="any"))
     assert "has archives" in state(spec)
     tree = spec_of(tmp_path, "imagenet")
-    tree["places"]["tree"] = str(tmp_path / "train")
+    tree = replace(tree, places=replace(tree.places, tree=str(tmp_path / "train")))
     assert "has tree" in state(tree) and "0 bytes / 0 bytes" in state(tree)
 
 

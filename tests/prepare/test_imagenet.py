@@ -18,6 +18,7 @@ from miniatures import imagenet2012 as miniature
 from miniatures.pictures import decoded, drawn, encoded, jpeg
 from miniatures.place import Places, hash_order
 from vtabflow.contracts.specs import ImagenetSettings, PackedImageSpec, StoreSpec
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.imagenet import packed_store as packed
 from vtabflow.prepare.imagenet import source as imagenet
@@ -99,9 +100,9 @@ def test_tars_ready_records_and_a_tree_give_the_same_store(mini):
     imagenet.make(spec(root, "ready-store", ready))
     assert listing(ready.tfds) == before and any(path.suffix == ".tfrecord-00000-of-00001" for path in before)
     tars, tree, there = (open_store(root / name).manifest for name in ("tars", "tree-store", "ready-store"))
-    assert tars["sha256"] == tree["sha256"] == there["sha256"] and len(tars["sha256"]) == 9
-    assert tars["oddities"] == tree["oddities"] == there["oddities"] == {"cmyk": 3, "png": 1, "grey": 16}
-    assert tars["class_names"] == tree["class_names"] == {"imagenet": list(miniature.WNIDS)}
+    assert tars.sha256 == tree.sha256 == there.sha256 and len(tars.sha256) == 9
+    assert tars.oddities == tree.oddities == there.oddities == {"cmyk": 3, "png": 1, "grey": 16}
+    assert tars.class_names == tree.class_names == {"imagenet": tuple(miniature.WNIDS)}
 
 
 def test_order_hold_out_labels_and_bytes(mini):
@@ -184,7 +185,7 @@ def test_broken_files_are_named_and_move_no_other(mini, tmp_path, capsys):
     (spoiled / "train/n01440764/notes.txt").write_text("x")
     (spoiled / "train/n01440764/.DS_Store").write_text("x")
     manifest = imagenet.make(spec(tmp_path, "store", tree=spoiled))
-    said = {entry["file"]: entry["reason"] for entry in manifest.skipped}
+    said = {entry.file: entry.reason for entry in manifest.skipped}
     assert said.keys() == {cut, empty, text, "n01440764/notes.txt"}
     assert "truncated" in said[cut] and said[empty] == "is empty" and said[text] == "is neither JPEG nor PNG"
     assert "left out 4 files" in capsys.readouterr().out
@@ -201,8 +202,8 @@ def test_broken_records_are_left_out_as_well(tmp_path):
     miniature.lay_tars(places, files)
     tars = imagenet.make(spec(tmp_path, "tars", places))
     tree = imagenet.make(spec(tmp_path, "tree-store", tree=miniature.lay_tree(tmp_path / "tree", files, below="")))
-    assert [entry["file"] for entry in tars["skipped"]] == [name] and tars["skipped"] == tree["skipped"]
-    assert tars["sha256"] == tree["sha256"]
+    assert [entry.file for entry in tars.skipped] == [name] and tars.skipped == tree.skipped
+    assert tars.sha256 == tree.sha256
 
 
 def test_shortening_keeps_the_aspect_and_what_is_small(tmp_path, small):
@@ -211,7 +212,7 @@ def test_shortening_keeps_the_aspect_and_what_is_small(tmp_path, small):
     (small / "train/n00000001/n00000001_90.JPEG").write_bytes(jpeg(wide, 95))
     (small / "train/n00000002/n00000002_91.JPEG").write_bytes(jpeg(grey, 95))
     manifest = imagenet.make(spec(tmp_path, "store", tree=small, classes=2, side=100, quality=95))
-    assert manifest.shortened == 2 and manifest["image"] == {"form": "packed", "side": 100, "quality": 95}
+    assert manifest.shortened == 2 and manifest.image == {"form": "packed", "side": 100, "quality": 95}
     store = open_store(tmp_path / "store")
     ids = store.ids("train") + store.ids("val")
     found = dict(zip(ids, records(store, "train") + records(store, "val"), strict=True))
@@ -233,13 +234,13 @@ def test_damage_is_noticed(mini, tmp_path):
     place = data.index(images.record(5))
     data[place + 300] ^= 255
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"train\.array_record is not what the manifest says"):
+    with pytest.raises(UserError, match=r"train\.array_record does not match the manifest"):
         drawn_from.open_images(open_store(tmp_path / "store"), "train", 8)
     with pytest.raises(RunError, match="row 5 cannot be read"):
         drawn_from.Images(path, 96, 8).record(5)
     for spoiled in (b"x" * 200_000, bytes(data[:100_000])):
         path.write_bytes(spoiled)
-        with pytest.raises(UserError, match="does not hold 96 records"):
+        with pytest.raises(UserError, match="does not have 96 records"):
             drawn_from.Images(path, 96, 8)
 
 
@@ -268,7 +269,7 @@ def twice(tree):
         (no_classes, {}, "has no class folder"),
         (empty_class, {"classes": 3}, "n00000003 has no .JPEG file"),
         (unreadable_class, {}, "class n00000002 has no readable image"),
-        (twice, {}, "n00000001_0.JPEG appears twice"),
+        (twice, {}, "n00000001_0.JPEG is given twice"),
         (None, {"classes": 3}, "images of 2 classes and the study expects 3"),
         (None, {"counts": "official"}, "has 8 training images and ImageNet has 1,281,167"),
     ],
@@ -314,7 +315,7 @@ def test_interrupted_packing_leaves_nothing_and_the_next_goes_well(tmp_path, sma
         patch.setattr(packed.Writer, "write", stop)
         imagenet.make(spec(tmp_path / "stores", "store", tree=small, classes=2))
     assert list((tmp_path / "stores").iterdir()) == []
-    assert imagenet.make(spec(tmp_path / "stores", "store", tree=small, classes=2))["counts"]["train"] == 7
+    assert imagenet.make(spec(tmp_path / "stores", "store", tree=small, classes=2)).counts["train"] == 7
 
 
 ALONE = """
@@ -323,7 +324,9 @@ import torchvision
 from vtabflow.prepare.imagenet import source as imagenet
 from vtabflow.prepare import store
 from vtabflow.pretrain import image_loader as drawn_from
-spec = json.loads(sys.argv[1])
+from vtabflow.contracts.specs import StoreSpec
+from vtabflow.contracts.typed_json import from_json
+spec = from_json(StoreSpec, json.loads(sys.argv[1]), 'test')
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 imagenet.make(spec)
 images = drawn_from.open_images(store.open_store(spec.folder), "train", 64)
@@ -343,7 +346,7 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
         with open(path, "ab") as stream:
             stream.write(padding)
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-c", ALONE, json.dumps(spec(tmp_path, "store", tree=tree, classes=2))]
+    command = [sys.executable, "-c", ALONE, json.dumps(to_json(spec(tmp_path, "store", tree=tree, classes=2)))]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "store/train.array_record").stat().st_size > 340e6

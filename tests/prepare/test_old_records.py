@@ -1,6 +1,7 @@
 """Records that TFDS cannot make again: of older versions, and of an older TFDS."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_records_from_before_tfds_4_are_read_by_its_own_builder(tmp_path):
     places = Places.under(tmp_path)
     of_old(write_folder(places.tfds, "kitti", splits, "tfrecord", version="3.1.0"))
     spec = spec_for("kitti", places, tmp_path)
-    spec.settings.version = "3.1.0"
+    spec = replace(spec, settings=replace(spec.settings, version="3.1.0"))
     step.run(spec)
     opened = store.open_store(tmp_path / "store")
     for split in store.SPLITS:
@@ -66,7 +67,7 @@ def test_what_tfds_cannot_make_again_is_not_to_be_removed(tmp_path):
     examples = [(i, {"image": np.full((32, 32, 3), i, np.uint8), "label": i % 10, "id": f"{i}"}) for i in range(30)]
     folder = write_folder(places.tfds, "svhn", {"train": examples, "test": examples}, version="3.0.0")
     spec = spec_for("svhn", places, tmp_path)
-    spec.settings |= {"version": "3.0.0", "counts": "official"}
+    spec = replace(spec, settings=replace(spec.settings, version="3.0.0", counts="official"))
     way = f"copy {folder} completely, or move it away and remove its entry of `prepare.tfds.versions` to have 3.1.0 generated"
 
     def refused() -> str:
@@ -76,7 +77,7 @@ def test_what_tfds_cannot_make_again_is_not_to_be_removed(tmp_path):
         return str(told.value)
 
     assert way in refused()  # 30 images
-    spec.settings.counts = "any"
+    spec = replace(spec, settings=replace(spec.settings, counts="any"))
     shard = next(folder.glob("*train*"))
     data = shard.read_bytes()
     shard.write_bytes(data[: len(data) // 2])
