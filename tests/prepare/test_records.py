@@ -76,7 +76,7 @@ def test_order_pixels_and_labels(written, tmp_path, form, numbers):
             assert np.array_equal(found, np.floor(exact + 0.5 + 2**-10).clip(0, 255))
     manifest = opened.manifest
     assert manifest.splits == expressions("given", COUNTS) and manifest.skipped == ()
-    assert manifest.class_names["dtd"][:2] == ["banded", "blotchy"]
+    assert manifest.class_names["dtd"][:2] == ("banded", "blotchy")
     assert {path: path.stat().st_mtime_ns for path in places[form].tfds.rglob("*")} == before
 
 
@@ -170,8 +170,11 @@ def test_an_image_that_does_not_decode_is_named_and_leaves_no_gap(tmp_path, caps
     # The 1k budget's rows are the first of all that decode, and as many as ever.
     monkeypatch.setitem(store.ROWS_1K, "train", 20)
     step.run(
-        spec_for("dtd", places, tmp_path, rows="1k")
-        | {"folder": str(tmp_path / "small"), "manifest": str(tmp_path / "small.json")}
+        replace(
+            spec_for("dtd", places, tmp_path, rows="1k"),
+            folder=str(tmp_path / "small"),
+            manifest=str(tmp_path / "small.json"),
+        )
     )
     small = store.open_store(tmp_path / "small")
     assert small.ids("train") == opened.ids("train")[:20] and len(small.manifest.skipped) == 2
@@ -219,7 +222,7 @@ def test_counts_and_classes_are_held_against_vtabs(written, tmp_path, monkeypatc
     with pytest.raises(UserError, match=r"dtd: split train at .* has 120 examples and VTAB's has 1,880.*counts: any"):
         step.run(spec)
     known = datasets()["dtd"]
-    monkeypatch.setitem(datasets(), "dtd", type(known)(**{**vars(known), "counts": COUNTS}))
+    monkeypatch.setitem(datasets(), "dtd", replace(known, counts=COUNTS))
     step.run(spec)  # 47 classes in 120 + 50
     shutil.rmtree(tmp_path / "store")
     few = Places.under(tmp_path / "few")
@@ -227,7 +230,7 @@ def test_counts_and_classes_are_held_against_vtabs(written, tmp_path, monkeypatc
     for split in ("train", "validation"):
         changed[split] = [(key, {**example, "label": max(example["label"], 2)}) for key, example in changed[split]]
     write_folder(few.tfds, "dtd", changed)
-    spec |= {"places": few.spec(), "manifest": str(tmp_path / "other.json")}
+    spec = replace(spec, places=few.spec(), manifest=str(tmp_path / "other.json"))
     with pytest.raises(UserError, match="class 0 and 1 more of task dtd has no image in train and val"):
         step.run(spec)
     step.run(replace(spec, rows="1k"))  # of 800 images nobody promises all classes
@@ -244,8 +247,8 @@ def test_versions(written, tmp_path):
     step.run(spec)
     assert store.open_store(tmp_path / "store").manifest.counts == {"train": 27, "val": 3, "test": 30}
     kitti = spec_for("kitti", places, tmp_path / "kitti")
-    kitti["settings"]["version"] = "3.1.0"
-    with pytest.raises(UserError, match=r"kitti: version 3.1.0 is not at .*can only make 3.3.0"):
+    kitti = replace(kitti, settings=replace(kitti.settings, version="3.1.0"))
+    with pytest.raises(UserError, match=r"kitti: version 3.1.0 is not at .*can only generate 3.3.0"):
         step.run(kitti)
 
 
@@ -311,8 +314,10 @@ def test_a_cut_archive_is_a_sentence_and_leaves_nothing(tmp_path):
 
 KILLED = """
 import json, sys
+from vtabflow.contracts.specs import StoreSpec
+from vtabflow.contracts.typed_json import from_json
 from vtabflow.prepare import step
-step.run(json.load(open(sys.argv[1])))
+step.run(from_json(StoreSpec, json.load(open(sys.argv[1])), 'test'))
 """
 
 
@@ -337,6 +342,8 @@ def test_killed_in_the_middle_it_leaves_nothing_half_written(tmp_path, sign):
 
 HUNGRY = """
 import json, sys
+from vtabflow.contracts.specs import StoreSpec
+from vtabflow.contracts.typed_json import from_json
 from pathlib import Path
 from vtabflow.prepare.tfds import generation, records
 from vtabflow.prepare import step
@@ -347,7 +354,7 @@ def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
-spec = json.load(open(sys.argv[1]))
+spec = from_json(StoreSpec, json.load(open(sys.argv[1])), 'test')
 opened = records.Records(Path(spec.places.tfds, "dmlab", "2.0.1"), datasets()["dmlab"])
 opened.decode(opened.parser()(next(opened.raw("test", 0, 1)))["image"])
 before = peak()
