@@ -64,9 +64,9 @@ def test_a_server_says_when_to_come_again(host, tmp_path, monkeypatch):
         ("file://FOLDER/none", "no such file"),
         ("file://FOLDER/file/below", "cannot be read .*Not a directory"),
         ("file://FOLDER/%00", "cannot be read .*null"),
-        ("https://[bad/file", "no address"),
-        ("http://localhost:port/file", "no address"),
-        ("http://localhost/\u00fc", "no address"),
+        ("https://[bad/file", "not an address"),
+        ("http://localhost:port/file", "not an address"),
+        ("http://localhost/\u00fc", "not an address"),
     ],
 )
 def test_an_address_that_gives_no_file_is_dead(tmp_path, address, said):
