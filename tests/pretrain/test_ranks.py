@@ -13,7 +13,7 @@ from vtabflow.contracts.typed_json import to_json
 from vtabflow.runtime.files import read_json
 
 # What the command does once it has leased so many GPUs.
-TOGETHER = "from vtabflow import cli; cli.start_together({})"
+TOGETHER = "from vtabflow import cli; cli.launch_processes({})"
 # Convolutions in TF32 would differ between batches of 8 and of 16 by 1e-3.
 EXACT = {**os.environ, "NVIDIA_TF32_OVERRIDE": "0"}
 
