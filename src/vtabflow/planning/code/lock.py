@@ -1,5 +1,6 @@
 """code.lock: the version and the digest of each unit, and the digests of the definitions that they are made of."""
 
+import copy
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -36,11 +37,10 @@ class CodeLock:
         path: the file: {"definitions": {name: digest}, "units": {name: {"version": n, "digest": "..."}}}. An older one
             has the units alone.
         package: the package's folder.
-        settled: take every unit as locked, to see what an accepted change would leave as it is.
     """
 
-    def __init__(self, path: Path | str = "code.lock", package: Path = PACKAGE, settled: bool = False):
-        self.path, self.settled = Path(path), settled
+    def __init__(self, path: Path | str = "code.lock", package: Path = PACKAGE):
+        self.path = Path(path)
         self.units = Units(package)
         self.locked, self.definitions = _read(self.path)
         self._identities: dict[str, str] = {}
@@ -49,9 +49,15 @@ class CodeLock:
         """What goes into a key: "3" if the code is the locked one of version 3, else "3+<digest>"."""
         if name not in self._identities:
             locked = self.locked.get(name, Locked())
-            digest = locked.digest if self.settled else self.units.digest(name)
+            digest = self.units.digest(name)
             self._identities[name] = str(locked.version) if digest == locked.digest else f"{locked.version}+{digest}"
         return self._identities[name]
+
+    def accepted(self) -> "CodeLock":
+        """A lock with the identities that every unit would have if all changes were accepted."""
+        found = copy.copy(self)
+        found._identities = {name: str(self.locked.get(name, Locked()).version) for name in self.units.all}
+        return found
 
     def changed(self) -> list[str]:
         """Units whose code is not the locked one, and locked names that are no unit any more."""

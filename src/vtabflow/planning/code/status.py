@@ -81,8 +81,7 @@ def _placed(definition: str) -> str:
 def _run_again(params: str, lock: CodeLock) -> str:
     """What of a study has other keys than with the locked code."""
     study = load(params)
-    settled = CodeLock(settled=True)
-    now, locked = plan(study, lock=lock), plan(study, lock=settled)
+    now, locked = plan(study, lock=lock), plan(study, lock=lock.accepted())
     names = [spec.method for key, spec in now.encoders.items() if key not in locked.encoders]
     shown = ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if names[FEW:] else "")
     return (
