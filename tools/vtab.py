@@ -1,8 +1,8 @@
 """The tables of the documents on the preparation of VTAB's datasets, measured on miniatures. Needs `make tfds`.
 
-    python tools/vtab.py table            builder, version, splits, counts, label rule of the 19 tasks, as Markdown; a minute
+    python tools/vtab.py table            builder, version, splits, counts, label rule of the 19 tasks, as Markdown
     python tools/vtab.py speed [IMAGES]   DMLab (JPEG, 360 x 480) scaled up: images/s of one thread, and memory
-    python tools/vtab.py packed           an upstream of 500 x 375 pixels, about 80 kB: images/s of one thread, packed and read
+    python tools/vtab.py packed           an upstream of 500 x 375 px, 80 kB: images/s of one thread, packed and read
     python tools/vtab.py decoders ZIP     every 50th JPEG of a zip: how far Pillow's pixels are from TensorFlow's
 
 Miniatures (tests/miniatures) are prepared in a temporary folder through TFDS' own builders.
@@ -49,7 +49,7 @@ def prepared_sizes(dataset: Dataset) -> str:
 
 
 def speed(images: int) -> None:
-    """Prepare DMLab with `images` training images at 224 px in a process of its own, which prints its rate and memory."""
+    """Prepare DMLab with `images` training images at 224 px in a process of its own; print its rate and memory."""
     from miniatures import dmlab
 
     with tempfile.TemporaryDirectory() as folder:
@@ -139,6 +139,7 @@ def decoders(path: str) -> None:
 
 
 def table() -> None:
+    """Print the table of the 19 tasks."""
     made: dict[str, str] = {}
     print("| task | builder, version | train; val; test | VTAB's counts | miniature's | label | classes |")
     print("|---|---|---|---:|---:|---|---:|")

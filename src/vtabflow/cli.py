@@ -26,6 +26,7 @@ STEPS = {
 
 
 def parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
     top = argparse.ArgumentParser(prog="vtabflow", description=__doc__.splitlines()[0])
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         if name == "gc":
-            command.add_argument("--yes", action="store_true", help="really remove; without it, only list what would be removed")
+            command.add_argument("--yes", action="store_true", help="remove; without it, only list")
             command.add_argument(
                 "studies",
                 nargs="*",

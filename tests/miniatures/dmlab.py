@@ -17,7 +17,7 @@ DRAWN = 24  # different pictures; more examples show them again under other name
 
 
 def make(places: Places, seed: int = 0, train: int = COUNTS["train"]) -> Truth:
-    """`train` scales the training split: the builder streams it, and a picture costs this file nothing but its bytes."""
+    """`train` scales the training split: the builder streams it, and an image costs this file nothing but its bytes."""
     rng = np.random.default_rng(seed)
     files = [jpeg(drawn(rng, 360, 480)) for _ in range(DRAWN)]
     pixels = [decoded(data) for data in files]

@@ -1,4 +1,4 @@
-"""DTD: one plain tar (named .tar.gz) of images by class and the lists of ten folds, of which the first is the task's."""
+"""DTD: one plain tar (named .tar.gz) of images by class and the lists of ten folds; the task uses the first."""
 
 from pathlib import Path
 

@@ -56,7 +56,7 @@ def make(places: Places, seed: int = 0, broken: int | None = None) -> Truth:
 
 
 def _splits(videos: list[str]) -> dict[str, str]:
-    """Video -> split: a tenth for test, then a tenth of all for validation, drawn from the sorted names with seed 123."""
+    """Video -> split: a tenth for test, then a tenth of all for validation, from the sorted names with seed 123."""
     random = np.random.RandomState(123)
     tenth = len(videos) // 10
     test = list(random.choice(sorted(videos), tenth, replace=False))

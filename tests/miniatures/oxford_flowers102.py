@@ -1,4 +1,4 @@
-"""Flowers102: a plain tar (named .tgz) of numbered images, their labels 1..102 and the splits' numbers as .mat files."""
+"""Flowers102: a plain tar (named .tgz) of numbered images, labels 1..102 and the splits' numbers as .mat files."""
 
 import io
 

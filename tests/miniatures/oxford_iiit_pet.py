@@ -84,7 +84,7 @@ def make(places: Places, seed: int = 0) -> Truth:
 
 
 def _file(name: str, pixels: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """The file and what it shows: the bad ones are a BMP, a PNG with an alpha channel and a JPEG with bytes too many."""
+    """The file and its pixels: the bad ones are a BMP, a PNG with an alpha channel and a JPEG with bytes too many."""
     if name == "Abyssinian_34":
         return encoded(pixels, "BMP"), pixels
     if name == "Egyptian_Mau_14":

@@ -1,4 +1,4 @@
-"""smallNORB: two times three gzipped files of a binary matrix: stereo pairs, categories, and four factors of each pair."""
+"""smallNORB: two times three gzipped binary matrices: stereo pairs, categories, and four factors of each pair."""
 
 import gzip
 import itertools
@@ -44,7 +44,7 @@ def make(places: Places, seed: int = 0) -> Truth:
 
 
 def _matrix(values: np.ndarray) -> bytes:
-    """Magic number, number of dimensions, the sizes (three at least, filled with 1), all int32 of low byte first; data."""
+    """Magic number, number of dimensions, the sizes (at least three, filled with 1), little-endian int32; then data."""
     sizes = [*values.shape, *[1] * (3 - values.ndim)]
     head = np.array([MAGIC[values.dtype], values.ndim, *sizes], "<i4").tobytes()
     return head + (values.tobytes() if values.dtype == np.uint8 else values.astype("<i4").tobytes())

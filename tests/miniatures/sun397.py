@@ -44,7 +44,7 @@ def make(places: Places, seed: int = 0) -> Truth:
 
 
 def _file(rng: np.random.Generator, index: int) -> tuple[bytes, np.ndarray]:
-    """A file, whatever its name says, and what the builder should make of it: all kinds occur in the official archive."""
+    """A file, whatever its name, and what the builder should make of it: all kinds occur in the official archive."""
     height, width = (int(length) for length in rng.integers(20, 60, 2))
     if index == 0:
         pixels = drawn(rng, 360, 500, boxes=0)

@@ -1,4 +1,4 @@
-"""SVHN, cropped: three .mat files with X uint8 (32, 32, 3, N) and y uint8 (N, 1), where the digit 0 is written as 10."""
+"""SVHN, cropped: three .mat files with X uint8 (32, 32, 3, N) and y uint8 (N, 1), where the digit 0 is class 10."""
 
 import io
 

@@ -121,7 +121,7 @@ def test_what_was_verified_is_not_hashed_again_until_it_changes(setting, monkeyp
 
 
 def test_what_was_unpacked_of_another_archive_goes_with_it(setting):
-    """TFDS takes what lies unpacked for cached, whatever archive it came from: the cure of a broken one has to reach it."""
+    """TFDS takes unpacked files as cached, whatever archive they came from: a repaired archive has to replace them."""
     setting.fetch()
     unpacked = Path(setting.places.downloads, "extracted")
     old, others = unpacked / f"TAR_GZ.{setting.target.name}", unpacked / "ZIP.another.zip"
@@ -263,7 +263,8 @@ def test_a_file_that_changes_between_two_runs_starts_over(setting, host):
 def test_kill_in_the_middle_and_resume(setting, host):
     host.pause = 0.05
     code = (
-        "import sys, json\nfrom vtabflow.contracts.specs import Places\nfrom vtabflow.contracts.typed_json import from_json\n"
+        "import sys, json\nfrom vtabflow.contracts.specs import Places\n"
+        "from vtabflow.contracts.typed_json import from_json\n"
         "from vtabflow.prepare.tfds import acquire\nfrom vtabflow.prepare.tfds.datasets import Dataset\n"
         "dataset, places = json.loads(sys.argv[1])\n"
         "acquire.fetch(from_json(Dataset, dataset, 'test'), from_json(Places, places, 'test'))"

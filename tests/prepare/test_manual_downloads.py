@@ -39,7 +39,7 @@ def test_automatic_datasets_ask_for_nothing(places):
     [
         (
             [],
-            r"download NWPU-RESISC45.rar .* from https://1drv.ms/.*manual/NWPU-RESISC45/airplane/airplane_001.jpg is there",
+            r"download NWPU-RESISC45.rar .* from https://1drv.ms/.*/airplane/airplane_001.jpg is there",
         ),
         (["NWPU-RESISC45.rar"], "NWPU-RESISC45.rar is there and not unpacked"),
         (["resisc45/NWPU-RESISC45.rar"], "resisc45/NWPU-RESISC45.rar is there and not unpacked"),

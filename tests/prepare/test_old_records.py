@@ -68,7 +68,8 @@ def test_what_tfds_cannot_make_again_is_not_to_be_removed(tmp_path):
     folder = write_folder(places.tfds, "svhn", {"train": examples, "test": examples}, version="3.0.0")
     spec = spec_for("svhn", places, tmp_path)
     spec = replace(spec, settings=replace(spec.settings, version="3.0.0", counts="official"))
-    way = f"copy {folder} completely, or move it away and remove its entry of `prepare.tfds.versions` to have 3.1.0 generated"
+    entry = "remove its entry of `prepare.tfds.versions` to have 3.1.0 generated"
+    way = f"copy {folder} completely, or move it away and {entry}"
 
     def refused() -> str:
         with pytest.raises((UserError, RunError)) as told:

@@ -35,7 +35,7 @@ SIZE = 64
 # A store of whole numbers rounds, and what is a hair below a half goes up as a half does.
 HALF = np.float32(0.5 + 2**-10)
 
-# docs/protocol.md#splits: percent of TFDS' train that are train, and percent that are val where test is cut from it too.
+# docs/protocol.md#splits: percent of TFDS' train for train, and for val where test is taken from it too.
 HELD_OUT = {"caltech101": 90, "cifar100": 90, "svhn": 90, "clevr": 90, "oxford-iiit-pet": 80}
 CUT_IN_THREE = {"eurosat": (60, 20), "resisc45": (60, 20), "dsprites": (80, 10)}
 
@@ -178,7 +178,7 @@ def test_the_seven_splits_read_through_tfds_are_the_stores_rows(prepared):
 
 
 def names_in(builder, expression: str, info) -> list[str]:
-    """What TFDS itself has in a slice, example by example: the names, or digests of the pixels where it has no names."""
+    """What TFDS itself has in a slice, per example: the names, or digests of the pixels where it has no names."""
     import tensorflow_datasets as tfds
 
     skipped = {} if info.id_feature is None else {"image": tfds.decode.SkipDecoding()}

@@ -1,4 +1,4 @@
-"""What comes out of each step: a small JSON file that is written last, so that its presence says that the result is whole.
+"""What comes out of each step: a small JSON file, written last. Where it exists, the result is whole.
 
 Files that were written before the formats had a `version` field are read as version 1.
 """
@@ -32,7 +32,7 @@ class Manifest:
     """manifest.json of a store. Mappings are by split, or by task and then split; `sha256` is by file name.
 
     `shape[split]` is (H, W, C); H and W are None in a packed store. `settings`, `image` and `spec` are those of the
-    StoreSpec. The fields from `form` to `tfds_counts` are None, and not in the file, where the source has no such thing:
+    StoreSpec. The fields from `form` to `tfds_counts` are None, and not in the file, where the source has none:
     `form`, `oddities` (JPEGs and PNGs of unusual kind) and `shortened` (images made smaller) are of ImageNet, `splits`
     (TFDS' split expressions) and `tfds_counts` of TFDS.
     """
@@ -114,7 +114,9 @@ class UsedUpstream:
 
 @dataclass(frozen=True)
 class EncoderCard:
-    """card.json of an encoder. `seeded`: fine-tuning draws the network anew from the cell's seed, the weights are an example.
+    """card.json of an encoder.
+
+    `seeded`: fine-tuning initialises the network with the cell's seed, and the weights of this encoder are an example.
 
     Images a second are over the training without its first steps; `curve` has the losses along the way.
     """

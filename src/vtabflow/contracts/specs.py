@@ -1,7 +1,7 @@
 """What goes into each step: a spec says all that a job needs to know, and is frozen to JSON before the job starts.
 
-`results/specs/<step>/<key>.json` holds one spec. `identity` is what its key digests, kept for the reader; nothing else of
-a spec is in the key. Reading these files needs neither torch nor pydantic.
+`results/specs/<step>/<key>.json` holds one spec. `identity` is what its key digests, kept for the reader; nothing else
+of a spec is in the key. Reading these files needs neither torch nor pydantic.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -61,7 +61,7 @@ class FolderSettings:
 
 @dataclass(frozen=True)
 class TfdsSettings:
-    """A TFDS builder at one version. `checksums`: address -> SHA-256 of archives that the study declares as released again."""
+    """A TFDS builder at one version. `checksums`: address -> SHA-256 of archives that were released again."""
 
     builder: str
     config: str | None
@@ -113,7 +113,10 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """A store to prepare: one dataset at one image setting. `identity`: part ("images", "labels", "1k", "full") -> digest."""
+    """A store to prepare: one dataset at one image setting.
+
+    `identity`: part ("images", "labels", "1k", "full") -> digest.
+    """
 
     key: str
     dataset: str
@@ -203,7 +206,7 @@ class EncoderCode:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder to make. `settings` and `upstream` are None where the network is only initialised (source "random")."""
+    """An encoder to make. `settings` and `upstream` are None where the network is only initialised ("random")."""
 
     key: str
     method: str
@@ -230,7 +233,7 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """The sweep (learning_rates x steps) and what all its trainings share. `decay_at`, `warmup`: fractions of the steps."""
+    """The sweep (learning_rates x steps) and what its trainings share. `decay_at`, `warmup`: fractions of the steps."""
 
     evaluation: Literal["finetune", "linear"]
     learning_rates: tuple[float, ...]
@@ -338,7 +341,10 @@ class PageUpstream:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Names of what the page has to mention as missing: own methods and tasks, VTAB's other tasks; `cut`: datasets may be cuts."""
+    """Display names of what the page mentions as missing: methods and tasks of the study, and VTAB's other tasks.
+
+    `cut`: the datasets may be subsets.
+    """
 
     methods: tuple[str, ...]
     tasks: tuple[str, ...]

@@ -24,9 +24,11 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], data: Any, where: str) -> T:
-    """The `kind` (a dataclass) that `data`, parsed JSON, describes.
+    """The dataclass that parsed JSON describes.
 
     Args:
+        kind: the dataclass.
+        data: parsed JSON.
         where: what to call the data in messages, usually the file's path.
 
     Raises:
@@ -61,13 +63,7 @@ def _parse(kind: Any, data: Any, where: str, path: str) -> Any:
     if origin is Literal:
         return data if data in arguments else _refuse(where, path, data, " or ".join(map(repr, arguments)))
     if origin is tuple:
-        if not isinstance(data, (list, tuple)):
-            _refuse(where, path, data, "a list")
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_parse(arguments[0], item, where, f"{path}[{i}]") for i, item in enumerate(data))
-        if len(arguments) != len(data):
-            _refuse(where, path, data, f"a list of {len(arguments)}")
-        return tuple(_parse(kind, item, where, f"{path}[{i}]") for i, (kind, item) in enumerate(zip(arguments, data, strict=True)))
+        return _parse_tuple(arguments, data, where, path)
     if origin is dict:
         if not isinstance(data, Mapping):
             _refuse(where, path, data, "an object")
@@ -76,6 +72,18 @@ def _parse(kind: Any, data: Any, where: str, path: str) -> Any:
         return float(data)
     # bool is an int to Python; here it is not.
     return data if type(data) is kind else _refuse(where, path, data, getattr(kind, "__name__", str(kind)))
+
+
+def _parse_tuple(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> tuple[Any, ...]:
+    if not isinstance(data, (list, tuple)):
+        _refuse(where, path, data, "a list")
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        kinds = kinds[:1] * len(data)
+    if len(kinds) != len(data):
+        _refuse(where, path, data, f"a list of {len(kinds)}")
+    return tuple(
+        _parse(kind, item, where, f"{path}[{i}]") for i, (kind, item) in enumerate(zip(kinds, data, strict=True))
+    )
 
 
 def _parse_dataclass(kind: type, data: Any, where: str, path: str) -> Any:

@@ -192,7 +192,8 @@ class _Planner:
             values = self.study.method_settings(method)
             size = values.pop("image_size")
             upstream = self._upstream(info, store)
-            identity |= {"settings": to_json(values), "seed": pretrain.seed} | self._upstream_identity(info, store, upstream)
+            identity |= {"settings": to_json(values), "seed": pretrain.seed}
+            identity |= self._upstream_identity(info, store, upstream)
             settings = PretrainSettings(
                 **{"learning_rate": None, **{name: values[name] for name in COMMON if name in values}},
                 method={name: value for name, value in values.items() if name not in COMMON},
