@@ -111,5 +111,7 @@ def test_a_nested_place_is_named():
 def test_an_integer_where_a_float_is_asked_for_becomes_one():
     draw = from_json(specs.SubsetDraw, {"fraction": 1, "seed": 0}, "x")
     assert draw.fraction == 1.0 and isinstance(draw.fraction, float)
+    with pytest.raises(UserError, match=r"x: seed is True and should be int"):
+        from_json(specs.SubsetDraw, {"fraction": 1, "seed": True}, "x")
     with pytest.raises(UserError, match=r"x: seed is 0\.5 and should be int"):
         from_json(specs.SubsetDraw, {"fraction": 1, "seed": 0.5}, "x")

@@ -9,9 +9,11 @@ from alter import changed
 from PIL import Image
 from pydantic import BaseModel
 
+from vtabflow.contracts.specs import Fingerprint
 from vtabflow.planning.keys import plan
 from vtabflow.planning.settings import Folder, Group
 from vtabflow.planning.study import Study
+from vtabflow.prepare.folders.fingerprint import identity
 
 TRAINED = {"encoders", "cells", "page"}
 CELLS = {"cells", "page"}
@@ -156,6 +158,30 @@ def test_all_trained_encoders_and_no_other_have_the_seed_of_pretraining_in_their
     }
 
 
+def test_a_store_has_all_rows_if_a_study_uses_the_full_budget(study, project):
+    rows = {}
+    for budgets in (["1k"], ["full"], ["1k", "full"]):
+        stores = plan(Study.model_validate({**study, "budgets": budgets}), project).stores.values()
+        rows[tuple(budgets)] = {spec.dataset: spec.rows for spec in stores}
+    few, all_rows = {"birds": "1k", "svhn-standin": "1k"}, {"birds": "all", "svhn-standin": "all"}
+    upstream = {"upstream-standin": "all"}
+    assert rows == {("1k",): few | upstream, ("full",): all_rows | upstream, ("1k", "full"): all_rows | upstream}
+
+
+def test_a_study_that_trains_nothing_needs_no_upstream_store(study, project):
+    study["methods"] = ["from-scratch"]
+    stores = plan(Study.model_validate(study), project).stores.values()
+    assert {spec.dataset for spec in stores} == {"birds", "svhn-standin"}
+
+
+def test_a_folder_is_refused_by_the_job_if_it_changed_after_planning(study, project):
+    """The job gets the digests of images and labels as they were planned."""
+    stores = {spec.dataset: spec for spec in plan(Study.model_validate(study), project).stores.values()}
+    found = identity(project / "birds", project / "unused.json")
+    assert stores["birds"].fingerprint == Fingerprint(found.images, found.labels)
+    assert stores["svhn-standin"].fingerprint is None
+
+
 def test_unrounded_numbers_are_kept_of_folders_and_not_of_stand_ins(study, project):
     after = plan(Study.model_validate(changed(study, "prepare.numbers", "float32")), project)
     assert {spec.dataset: spec.image.numbers for spec in after.stores.values()} == {
@@ -163,3 +189,8 @@ def test_unrounded_numbers_are_kept_of_folders_and_not_of_stand_ins(study, proje
         "svhn-standin": "uint8",
         "upstream-standin": "uint8",
     }
+    after = plan(
+        Study.model_validate({**study, "upstream": "photos", "prepare": {**study["prepare"], "numbers": "float32"}}),
+        project,
+    )
+    assert {spec.dataset: spec.image.numbers for spec in after.stores.values()}["photos"] == "uint8"

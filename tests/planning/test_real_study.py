@@ -111,6 +111,11 @@ def test_manual_downloads_are_listed_and_can_be_left_out(raw, tmp_path):
     assert not without.manual_downloads and {"resisc45", "diabetic-retinopathy", "rotation"} <= set(without.excluded)
     assert {cell.method for cell in without.cells.values()} == {"from-scratch"}, "the one that needs no ImageNet"
     assert len(without.cells) == 17 * 2 and set(without.jobs) < set(asked.jobs)
+    assert {spec.dataset for spec in asked.stores.values()} - {spec.dataset for spec in without.stores.values()} == {
+        "resisc45",
+        "diabetic-retinopathy",
+        "imagenet",
+    }
     out = without.page.left_out
     assert out.vtab == ("Resisc45", "Retinopathy") and len(out.methods) == 17
     assert asked.page.left_out == LeftOut(methods=(), tasks=(), vtab=(), cut=False)
@@ -130,6 +135,8 @@ def test_jobs_are_formed_before_anything_is_left_out(raw, tmp_path):
     raw = changed(changed(raw, "methods", ["from-scratch"]), "run", {"cells_per_job": 4})
     asked, without = made(raw, tmp_path), made(raw, tmp_path, prepare__tfds__absent="leave-out")
     lost = [job for job in asked.jobs.values() if job.key not in without.jobs]
+    kept = [job for job in asked.jobs.values() if job.key in without.jobs]
+    assert kept[-1] is list(asked.jobs.values())[-1], "also jobs after the ones that lose a cell"
     gone = {"resisc45", "diabetic-retinopathy"}
     assert lost and all(gone & {cell.task for cell in job.cells} for job in lost)
     assert not any(gone & {cell.task for cell in job.cells} for job in without.jobs.values())
