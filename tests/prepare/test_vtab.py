@@ -22,7 +22,9 @@ from tfds_folders import spec_for
 
 from miniatures import real
 from miniatures.place import Example, Places, Truth, hash_order
+from vtabflow.contracts.results import Manifest
 from vtabflow.contracts.specs import StoreSpec
+from vtabflow.contracts.typed_json import from_json
 from vtabflow.planning.tasks import vtab
 from vtabflow.prepare import step, store
 from vtabflow.prepare.tfds.datasets import datasets
@@ -215,7 +217,7 @@ def test_the_1k_rows_are_the_first_of_all(prepared):
             assert np.array_equal(small.labels(task, split), whole.labels(task, split)[:count])
 
 
-def test_the_manifest_says_what_is_there(prepared):
+def test_the_manifest_describes_the_store(prepared):
     manifest, folder = prepared.store.manifest, Path(prepared.spec.folder)
     assert manifest.counts == {split: len(wanted) for split, wanted in prepared.wanted.items()}
     assert manifest.skipped == ()
@@ -224,11 +226,11 @@ def test_the_manifest_says_what_is_there(prepared):
             histogram = [0] * count
             for example in wanted:
                 histogram[example.labels[task]] += 1
-            assert manifest.histogram[task][split] == histogram
+            assert manifest.histogram[task][split] == tuple(histogram)
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     del files["manifest.json"]
     assert manifest.sha256 == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-    assert json.loads(Path(prepared.spec.manifest).read_text()) == manifest
+    assert from_json(Manifest, json.loads(Path(prepared.spec.manifest).read_text()), "manifest") == manifest
 
 
 def test_every_dataset_has_a_miniature():
