@@ -70,7 +70,7 @@ def test_a_task_without_images(micro):
     own_task(micro)
     assert "there is no folder or zip of images at own" in sentence(vtabflow(micro, "check"))
     (micro.folder / "own").mkdir()
-    assert "own holds no images" in sentence(vtabflow(micro, "check"))
+    assert "own has no images in class folders" in sentence(vtabflow(micro, "check"))
     (micro.folder / "own/cats").mkdir()
     (micro.folder / "own/cats/readme.txt").write_text("no image")
     done = micro.run("snakemake", "--cores", "2", check=False)
@@ -99,7 +99,7 @@ def test_a_store_that_was_changed_is_refused_by_name(finished):
     done = finished.run("snakemake", "--cores", "2", check=False)
     shown = done.stdout + done.stderr
     named = str(store.parent.relative_to(finished.folder)) in shown and store.name in shown
-    assert done.returncode and named and "is not what the manifest says" in shown and "Traceback" not in shown
+    assert done.returncode and named and "does not match the manifest" in shown and "Traceback" not in shown
     new = finished.results()["scores"] - before
     assert new and all("clevr" in path for path in new), "the other task goes on"
 

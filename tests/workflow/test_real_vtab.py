@@ -62,7 +62,7 @@ def test_from_archives_to_the_page(tmp_path):
     assert "left out: resisc45" in project.run("vtabflow", "check").stdout
     assert project.snakemake() == {"prepare": 3, "pretrain": 2, "finetune": 1, "report": 1, "publish": 1}
     page = re.sub(r"<[^>]+>", "", (project.folder / "results/reports/mini/index.html").read_text())
-    assert "3 of VTAB’s 19 tasks" in page and "Resisc45" in page and "may be cuts of them" in page
+    assert "Of VTAB’s 19 tasks this study has 3" in page and "Resisc45" in page and "they may be subsets" in page
     assert len(project.accuracies()) == 6
     audit = project.run("vtabflow", "data", "audit").stdout
     assert "3 match" in audit and "counts are not VTAB's (test 300 of 26,032)" in audit

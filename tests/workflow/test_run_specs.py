@@ -12,7 +12,7 @@ def test_a_study_runs_from_its_frozen_specs(micro):
     tool = [sys.executable, str(ROOT / "tools/run_specs.py")]
     micro.run(*tool, "freeze", "params.yaml", "specs")
     first = micro.run(*tool, "run", "specs", "--gpus", "", "--jobs", "2").stdout
-    assert "FAILED" not in first and "6 jobs, 0 not begun, 0 cut short" in first
+    assert "FAILED" not in first and "6 jobs, 0 not started, 0 stopped" in first
     before = micro.results()
     assert (
         micro.run(*tool, "run", "specs", "--gpus", "").stdout.splitlines() == ["0 jobs, 0 not started, 0 stopped"] * 2

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vtabflow.contracts.protocol import FAMILIES
 from vtabflow.errors import UserError, nearest
 from vtabflow.planning.code.syntax import assignments, classes, parse
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from vtabflow.methods.base import Method
 
 FOLDER = Path(__file__).parent.parent / "methods"
-FAMILIES = ("generative", "from-scratch", "self-supervised", "semi-supervised", "supervised")
 SOURCES = ("trained", "random", "imported")
 STREAMS = ("images", "labels", "subset")
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from vtabflow.contracts.protocol import ROWS_1K
 from vtabflow.errors import nearest
 from vtabflow.networks.registry import NETWORKS
 from vtabflow.prepare.tfds.archives import is_address
@@ -46,8 +47,8 @@ class Procedural(Group):
     """How many images are drawn for each stand-in, and for the upstream set."""
 
     seed: Seed = 0
-    train: Annotated[int, Field(ge=800)] = 1600
-    val: Annotated[int, Field(ge=200)] = 400
+    train: Annotated[int, Field(ge=ROWS_1K["train"])] = 1600
+    val: Annotated[int, Field(ge=ROWS_1K["val"])] = 400
     test: Count = 500
     upstream: Count = 8000
 
