@@ -24,7 +24,7 @@ def test_the_demo_answers_the_question(tmp_path):
     processor = after.children_user + after.children_system - before.children_user - before.children_system
     training = training_seconds(demo)
     print(f"the demo took {seconds:.0f} s, {processor:.0f} s of processor time, {training:.0f} s of them training")
-    assert "684: 684 there" in shown and "results/reports/demo/index.html" in shown
+    assert "684: 684 done" in shown and "results/reports/demo/index.html" in shown
     assert seconds < 1800, "a newcomer's first study"
     assert training > 0.8 * processor, "processor time goes into training, not into imports"
     memory = [rss for path in demo.folder.glob("results/benchmarks/*/**/*.tsv") for rss in peak_megabytes(path)]

@@ -107,7 +107,10 @@ def every_store(root: Path | str = ".") -> list[StoreSpec]:
 def _spec_of(path: Path) -> StoreSpec:
     folder = path.parent
     try:
-        spec = from_json(StoreSpec, read_json(path)["spec"], str(path))
+        written = read_json(path)["spec"]
+        if "from" in written["settings"]:  # what ImagenetSettings.origin was called before specs had versions
+            written["settings"]["origin"] = written["settings"].pop("from")
+        spec = from_json(StoreSpec, written, str(path))
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return _unknown_spec(folder)
     return replace(spec, folder=str(folder))
