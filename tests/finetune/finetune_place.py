@@ -1,4 +1,4 @@
-"""A small store, encoders and cells on the disk, all real, written by hand."""
+"""A small store, encoders and cells on the disk, all real, written by this file."""
 
 from dataclasses import replace
 from pathlib import Path

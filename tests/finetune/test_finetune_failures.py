@@ -127,9 +127,9 @@ def test_labels_that_are_refused_stop_their_cells_only(place, capsys):
     cells = [place.cell(m, task, steps=[2]) for m in "ab" for task in ("colour-standin", "side-standin")]
     with pytest.raises(UserError) as caught:
         step.run(place.job(*cells))
-    said = str(caught.value)
-    assert said.startswith("cell a/colour-standin/full/0: store data/stores/toy/k: labels/colour-standin.train.npy")
-    assert said.endswith("(2 of 4 cells failed, the others are finished)")
+    shown = str(caught.value)
+    assert shown.startswith("cell a/colour-standin/full/0: store data/stores/toy/k: labels/colour-standin.train.npy")
+    assert shown.endswith("(2 of 4 cells failed, the others are finished)")
     assert [step.is_complete(cell) for cell in cells] == [False, True, False, True]
     assert not Path("results/jobs/p.json").exists()
     assert "b/colour-standin/full/0: not made: store" in capsys.readouterr().out

@@ -1,1 +1,1 @@
-"""Miniatures of VTAB's datasets: drawn pictures in the official archives' layout, for TFDS' own builders to prepare."""
+"""Miniatures of VTAB's datasets: drawn images in the official archives' layout, for TFDS' own builders to prepare."""

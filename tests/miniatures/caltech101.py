@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from miniatures.pictures import decoded, drawn, encoded, jpeg, tarred, zipped
+from miniatures.drawing import decoded, drawn, encoded, jpeg, tarred, zipped
 from miniatures.place import Example, Places, Truth, put
 
 URL = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip?download=1"

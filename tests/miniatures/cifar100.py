@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from miniatures.pictures import drawn, tarred
+from miniatures.drawing import drawn, tarred
 from miniatures.place import Example, Places, Truth, put
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"

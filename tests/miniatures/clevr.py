@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from miniatures.pictures import drawn, encoded, zipped
+from miniatures.drawing import drawn, encoded, zipped
 from miniatures.place import Example, Places, Truth, put
 
 URL = "https://dl.fbaipublicfiles.com/clevr/CLEVR_v1.0.zip"

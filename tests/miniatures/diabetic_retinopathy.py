@@ -1,6 +1,6 @@
-"""Diabetic retinopathy, btgraham-300: Kaggle's folders of pictures with labels as CSV, placed by hand.
+"""Diabetic retinopathy, btgraham-300: Kaggle's folders of images with labels as CSV, a manual download.
 
-The labels of the test pictures are fetched; their column `Usage` makes TFDS' validation (Public) and test (Private).
+The labels of the test images are fetched; their column `Usage` makes TFDS' validation (Public) and test (Private).
 """
 
 import csv
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from miniatures.pictures import decoded, jpeg
+from miniatures.drawing import decoded, jpeg
 from miniatures.place import Example, Places, Truth, put
 
 URL = "https://storage.googleapis.com/kaggle-forum-message-attachments/90528/2877/retinopathy_solution.csv"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from miniatures.pictures import decoded, drawn, jpeg
+from miniatures.drawing import decoded, drawn, jpeg
 from miniatures.place import Example, Places, Truth, put
 
 URL = "https://storage.googleapis.com/dmlab-vtab/dmlab.tar.gz"
 COUNTS = {"train": 60, "validation": 24, "test": 24}
 CLASSES = 6  # (close, far, very far) x (positive, negative reward)
 SHARDS = 2
-DRAWN = 24  # different pictures; more examples show them again under other names
+DRAWN = 24  # different images; more examples show them again under other names
 
 
 def make(places: Places, seed: int = 0, train: int = COUNTS["train"]) -> Truth:

@@ -1,4 +1,4 @@
-"""dSprites: an HDF5 file of pictures, pixels 0 and 1, with the six latent factors of each as classes and as values."""
+"""dSprites: an HDF5 file of images, pixels 0 and 1, with the six latent factors of each as classes and as values."""
 
 import io
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from miniatures.pictures import decoded, drawn, jpeg, tarred
+from miniatures.drawing import decoded, drawn, jpeg, tarred
 from miniatures.place import Example, Places, Truth, put
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz"

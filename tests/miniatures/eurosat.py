@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from miniatures.pictures import decoded, drawn, jpeg, zipped
+from miniatures.drawing import decoded, drawn, jpeg, zipped
 from miniatures.place import Example, Places, Truth, put
 
 URL = "http://madm.dfki.de/files/sentinel/EuroSAT.zip"

@@ -1,4 +1,4 @@
-"""ImageNet: the tar of class tars and the tar of validation images, and the same pictures as an extracted tree.
+"""ImageNet: the tar of class tars and the tar of validation images, and the same images as an extracted tree.
 
 Among them files that are CMYK or PNG under the names for which TFDS' builder has its own treatment, and grey ones.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from miniatures.pictures import drawn, encoded, jpeg, tarred
+from miniatures.drawing import drawn, encoded, jpeg, tarred
 from miniatures.place import Example, Places, Truth, put
 
 SUBSET_URL = "https://raw.githubusercontent.com/google-research/simclr/master/imagenet_subsets/10percent.txt"

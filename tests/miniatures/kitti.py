@@ -1,13 +1,13 @@
-"""KITTI: zips of the pictures, of their label files, and of the devkit that says which video a picture is from."""
+"""KITTI: zips of the images, of their label files, and of the devkit that says which video a picture is from."""
 
 import numpy as np
 
-from miniatures.pictures import drawn, encoded, zipped
+from miniatures.drawing import drawn, encoded, zipped
 from miniatures.place import Example, Places, Truth, put
 
 FOLDER = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"
 VIDEOS = 21  # a tenth of them, rounded down, is the test split and as many are the validation split
-# The real pictures have about four times as many pixels a side; they differ in size like these.
+# The real images have about four times as many pixels a side; they differ in size like these.
 SIZES = ((93, 310), (92, 306), (94, 309), (94, 310))
 # (type, distance in metres along the camera's axis) of each object, and the class of the nearest vehicle.
 SCENES: tuple[tuple[tuple[tuple[str, float], ...], int], ...] = (

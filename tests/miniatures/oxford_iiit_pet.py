@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from miniatures.pictures import decoded, drawn, encoded, jpeg, tarred
+from miniatures.drawing import decoded, drawn, encoded, jpeg, tarred
 from miniatures.place import Example, Places, Truth, put
 
 URL = "https://thor.robots.ox.ac.uk/~vgg/data/pets/"

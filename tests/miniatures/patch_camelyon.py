@@ -1,4 +1,4 @@
-"""PatchCamelyon: six gzipped HDF5 files, the pictures in `x` (n, 96, 96, 3) and the labels in `y` (n, 1, 1, 1)."""
+"""PatchCamelyon: six gzipped HDF5 files, the images in `x` (n, 96, 96, 3) and the labels in `y` (n, 1, 1, 1)."""
 
 import gzip
 import io
@@ -6,7 +6,7 @@ import io
 import h5py
 import numpy as np
 
-from miniatures.pictures import drawn
+from miniatures.drawing import drawn
 from miniatures.place import Example, Places, Truth, put
 
 FOLDER = "https://zenodo.org/record/2546921/files/"

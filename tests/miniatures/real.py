@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from miniatures import caltech101, eurosat
-from miniatures.pictures import decoded, zipped
+from miniatures.drawing import decoded, zipped
 from miniatures.place import Example, Places, Truth, put
 
 DATA = Path(os.environ.get("VTABFLOW_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -1,8 +1,8 @@
-"""RESISC45: the unpacked folder NWPU-RESISC45/<class>/<class>_<number>.jpg, 256 by 256 pixels, placed by hand."""
+"""RESISC45: the unpacked folder NWPU-RESISC45/<class>/<class>_<number>.jpg, 256 by 256 pixels, a manual download."""
 
 import numpy as np
 
-from miniatures.pictures import decoded, drawn, jpeg
+from miniatures.drawing import decoded, drawn, jpeg
 from miniatures.place import Example, Places, Truth
 
 # In the order of the labels, which is that of the alphabet.

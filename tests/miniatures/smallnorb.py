@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from miniatures.pictures import drawn
+from miniatures.drawing import drawn
 from miniatures.place import Example, Places, Truth, put
 
 FOLDER = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"

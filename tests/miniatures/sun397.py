@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from miniatures.pictures import decoded, drawn, encoded, jpeg, tarred, zipped
+from miniatures.drawing import decoded, drawn, encoded, jpeg, tarred, zipped
 from miniatures.place import Example, Places, Truth, put
 
 URL = "https://vision.princeton.edu/projects/2010/SUN/"

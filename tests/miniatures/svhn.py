@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from miniatures.pictures import drawn
+from miniatures.drawing import drawn
 from miniatures.place import Example, Places, Truth, put
 
 URL = "http://ufldl.stanford.edu/housenumbers/"

@@ -110,7 +110,7 @@ def test_dark_pixels_reach_the_discriminator():
 
 
 def generator(net, noise, classes):
-    """Repeated pixels before the 1x1, chunks cut by hand, batch norm written out."""
+    """Repeated pixels before the 1x1, explicit chunks, batch norm written out."""
 
     def normal(layer, x, code):
         y = (x - layer.norm.running_mean[:, None, None]) / (layer.norm.running_var[:, None, None] + 1e-3).sqrt()

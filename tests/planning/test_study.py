@@ -139,7 +139,7 @@ def test_images_that_a_methods_own_network_cannot_take(tmp_path, smoke, method, 
     assert says in refused(tmp_path, raw)
 
 
-def test_a_rate_that_no_player_reads_is_refused_and_in_no_key(tmp_path, smoke):
+def test_a_rate_that_no_parameter_group_reads_is_refused_and_in_no_key(tmp_path, smoke):
     raw = changed(changed(smoke, "methods", ["from-scratch", "bigbigan"]), "prepare.image_size", 32)
     settings = Study.model_validate(raw).method_settings("bigbigan")
     assert settings == Study.model_validate(changed(raw, "pretrain.learning_rate", 0.77)).method_settings("bigbigan")

@@ -1,6 +1,6 @@
 """False alarms and misses of the detector of JPEG traces: `python tests/prepare/lossy_rates.py [ZIP OF PHOTOGRAPHS]`.
 
-A sample is as many pictures as the audit looks at. Pictures are drawn here; a zip (class folders of JPEGs, larger than
+A sample is as many images as the audit looks at. Images are drawn here; a zip (class folders of JPEGs, larger than
 twice the size) gives natural ones, scaled down until nothing is left of their own compression.
 """
 
@@ -64,7 +64,7 @@ def few_levels(rng: np.random.Generator, count: int, size: int, channels: int) -
 
 
 def jpeg(images: np.ndarray, quality: int, writer: str = "pillow") -> np.ndarray:
-    """The pictures after one turn through a JPEG file of Pillow (4:2:0) or OpenCV."""
+    """The images after one turn through a JPEG file of Pillow (4:2:0) or OpenCV."""
     out = np.empty_like(images)
     for i, image in enumerate(images):
         if writer == "opencv":
@@ -100,10 +100,8 @@ QUALITIES = (50, 75, 85, 90, 95)
 
 
 def main(samples: int = 10) -> None:
-    print(f"comb of samples of {lossy.SAMPLE} pictures; alarm above {lossy.LIMIT}")
-    print(
-        "pictures    size  samples  never compressed (highest)  JPEG " + "  ".join(f"{q} (lowest)" for q in QUALITIES)
-    )
+    print(f"comb of samples of {lossy.SAMPLE} images; alarm above {lossy.LIMIT}")
+    print("images    size  samples  never compressed (highest)  JPEG " + "  ".join(f"{q} (lowest)" for q in QUALITIES))
     false_alarms = misses = tries = turns = 0
     for size, channels in SIZES:
         sets = {

@@ -163,7 +163,7 @@ def test_a_broken_connection_is_resumed(setting, ranges, marks):
     host.faults["/cifar-100-binary.tar.gz"] = [0.5, 0.9]
     setting.fetch()
     assert setting.target.read_bytes() == DATA
-    asked = [wanted for _, wanted in host.asked]
+    asked = [expected for _, expected in host.asked]
     assert asked[0] is None and all(re.fullmatch(r"bytes=[1-9]\d+-", each) for each in asked[1:]) and len(asked) == 3
 
 
@@ -177,7 +177,7 @@ def test_a_dead_link_names_the_ways_on_and_a_mirror_helps(setting, host):
     del host.files["/cifar-100-binary.tar.gz"]
     with pytest.raises(RunError) as caught:
         setting.fetch()
-    said = str(caught.value)
+    shown = str(caught.value)
     for part in (
         "cifar100",
         host.url("/cifar-100-binary.tar.gz"),
@@ -185,8 +185,8 @@ def test_a_dead_link_names_the_ways_on_and_a_mirror_helps(setting, host):
         str(setting.manual),
         "prepare.tfds.mirrors",
     ):
-        assert part in said
-    assert "released anew" not in said and not setting.target.exists()
+        assert part in shown
+    assert "released anew" not in shown and not setting.target.exists()
     host.files["/there/cifar-100-binary.tar.gz"] = DATA
     setting.places = replace(setting.places, mirrors={host.url("/"): host.url("/there/")})
     setting.fetch()
@@ -305,7 +305,7 @@ def test_two_processes_fetch_once(setting, host):
     assert setting.target.read_bytes() == DATA and len(host.asked) == 1
 
 
-# ---- files that a person brought
+# ---- manual downloads
 
 
 @pytest.mark.parametrize("where", ["manual/cifar100", "manual", "downloads"])
@@ -379,7 +379,7 @@ def test_no_room_is_said_before_anything_is_fetched(setting, monkeypatch):
     assert setting.host.asked == []
 
 
-def test_room_is_wanted_for_what_is_unpacked_and_for_the_records_too(setting, monkeypatch):
+def test_room_is_needed_for_what_is_unpacked_and_for_the_records_too(setting, monkeypatch):
     usage = acquire.shutil.disk_usage("/")
     # cifar100's 168,513,733 bytes unpack to 185,000,000 and make 138,443,489 of records; DATA is smaller by this much.
     all_three = len(DATA) * (1 + (185_000_000 + 138_443_489) / 168_513_733)

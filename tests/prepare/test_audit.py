@@ -84,7 +84,7 @@ def fewer_labels(spec):
 
 
 @pytest.mark.parametrize(
-    ("damage", "settled", "said"),
+    ("damage", "settled", "shown"),
     [
         (flip, False, ["val.npy does not match the manifest"]),
         (relabel, False, ["labels/mine.train.npy does not match the manifest", "the class histogram of mine in train"]),
@@ -106,15 +106,15 @@ def fewer_labels(spec):
         (lambda spec: (folder(spec) / "manifest.json").write_text("{}"), False, ["cannot be read"]),
     ],
 )
-def test_damage_is_named_with_what_to_do(whole, damage, settled, said):
+def test_damage_is_named_with_what_to_do(whole, damage, settled, shown):
     damage(whole)
     if settled:
         update_digests(whole)
     before = {path: path.read_bytes() for path in folder(whole).rglob("*") if path.is_file()}
     text, code = found(whole)
     lines = [line for line in text.splitlines() if line.startswith("MISMATCH")]
-    assert code == 1 and len(lines) == len(said), text
-    for line, part in zip(lines, said, strict=True):
+    assert code == 1 and len(lines) == len(shown), text
+    for line, part in zip(lines, shown, strict=True):
         assert re.search(part, line) and str(folder(whole)) in line and "run `vtabflow prepare` again" in line
     assert before == {path: path.read_bytes() for path in folder(whole).rglob("*") if path.is_file()}
 
@@ -161,8 +161,8 @@ def tfds_store(place: Path, dataset: str, arrays: dict, labels=None, counts="off
 
 
 def cifar(train=800, val=200, test=300, turn=lambda images: images) -> dict[str, np.ndarray]:
-    pictures = turn(natural(RNG, 64, 32, 3))
-    return {split: np.resize(pictures, (n, 32, 32, 3)) for split, n in (("train", train), ("val", val), ("test", test))}
+    samples = turn(natural(RNG, 64, 32, 3))
+    return {split: np.resize(samples, (n, 32, 32, 3)) for split, n in (("train", train), ("val", val), ("test", test))}
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +185,7 @@ def test_official_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("of_records", "in_store", "said"),
+    ("of_records", "in_store", "shown"),
     [
         (76_127, 76_127, None),
         (76_128, 76_128, None),
@@ -194,7 +194,7 @@ def test_official_counts(tmp_path):
         (76_126, 76_126, "train 76,126 of 76,127"),
     ],
 )
-def test_sun397_has_the_count_of_an_older_tfds_or_that_of_todays(tmp_path, of_records, in_store, said):
+def test_sun397_has_the_count_of_an_older_tfds_or_that_of_todays(tmp_path, of_records, in_store, shown):
     """docs/protocol.md#data: one image of train less since TFDS 4.9.10, under the same version."""
     counts = {"train": in_store, "val": 10_875, "test": 21_750}
     arrays = {split: np.zeros((count, 1, 1, 3), np.uint8) for split, count in counts.items()}
@@ -203,7 +203,7 @@ def test_sun397_has_the_count_of_an_older_tfds_or_that_of_todays(tmp_path, of_re
     manifest["tfds_counts"] = {"train": of_records, "validation": 10_875, "test": 21_750}
     write_json(folder(spec) / "manifest.json", manifest)
     text, code = found(spec)
-    assert code == (said is not None) and (said or "1 match") in text, text
+    assert code == (shown is not None) and (shown or "1 match") in text, text
 
 
 def test_imagenets_counts(tmp_path, monkeypatch):
@@ -262,7 +262,7 @@ def test_the_comb_does_not_depend_on_the_writer_and_fades_with_the_share():
     assert lossy.comb(jpeg(images, 90, "opencv")) > 0.8
     part = np.concatenate([images[:128], jpeg(images[128:], 90)])
     assert 0.3 < lossy.comb(part) < 0.7
-    # Cut out of larger JPEG pictures at any place, as PatchCamelyon's patches are: no grid in common.
+    # Cut out of larger JPEG images at any place, as PatchCamelyon's patches are: no grid in common.
     large = jpeg(natural(np.random.default_rng(3), 64, 96, 3), 80)
     cut = np.stack(
         [image[y : y + 32, x : x + 32] for image, (y, x) in zip(large, RNG.integers(0, 64, (64, 2)), strict=True)]
@@ -321,7 +321,7 @@ def test_dsprites_are_black_and_white(tmp_path, numbers):
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "quality", "code", "said"),
+    ("name", "classes", "quality", "code", "shown"),
     [
         ("cifar10-export", 2, 90, 1, "lossy copy of cifar100"),
         ("cifar10-export", 2, None, 0, "1 match"),
@@ -332,17 +332,16 @@ def test_dsprites_are_black_and_white(tmp_path, numbers):
         ("pcam", 2, 90, 0, "expected of patch-camelyon"),
     ],
 )
-def test_a_folder_that_is_an_export(tmp_path, name, classes, quality, code, said):
+def test_a_folder_that_is_an_export(tmp_path, name, classes, quality, code, shown):
     options = {"kind": "PNG"} if quality is None else {"kind": "JPEG", "quality": quality}
-    pictures = natural(np.random.default_rng(4), 300, 32, 3)
+    samples = natural(np.random.default_rng(4), 300, 32, 3)
     files = {
-        f"{i % classes:03d}/{i}.{options['kind'].lower()}": encoded(image, **options)
-        for i, image in enumerate(pictures)
+        f"{i % classes:03d}/{i}.{options['kind'].lower()}": encoded(image, **options) for i, image in enumerate(samples)
     }
     path = write_files(tmp_path / name, files)
     prepared(path, tmp_path, size=32)
     text, found_code = found(spec_for(path, tmp_path, size=32))
-    assert found_code == code and said in text, text
+    assert found_code == code and shown in text, text
 
 
 def test_sets_that_are_no_small_pixels_are_left_alone(tmp_path):

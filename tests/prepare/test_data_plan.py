@@ -300,8 +300,8 @@ def test_clean_removes_archives_when_the_records_are_there(tmp_path, fetched, ca
     lay_records(fetched, ours=True)
     before = files(tmp_path)
     assert data_plan.clean([fetched]) == 0
-    said = capsys.readouterr().out
-    assert "--clean --yes` removes them" in said and files(tmp_path) == before
+    shown = capsys.readouterr().out
+    assert "--clean --yes` removes them" in shown and files(tmp_path) == before
     assert data_plan.clean([fetched], really=True) == 0
     name = acquire.required(datasets()["cifar100"], fetched.places)[0].path.name
     gone = {
@@ -327,12 +327,12 @@ def test_clean_removes_records_when_every_store_is_there(tmp_path, fetched):
 def test_clean_leaves_what_the_project_did_not_make(tmp_path, fetched):
     records = lay_records(fetched, ours=False)
     lay_store(fetched)
-    wanted = acquire.required(datasets()["cifar100"], fetched.places)[0]
+    expected = acquire.required(datasets()["cifar100"], fetched.places)[0]
     # An archive that was there before, as in a TFDS folder of the user's own.
-    data = wanted.path.read_bytes()
-    shutil.rmtree(wanted.path.parent)
-    wanted.path.parent.mkdir()
-    wanted.path.write_bytes(data)
+    data = expected.path.read_bytes()
+    shutil.rmtree(expected.path.parent)
+    expected.path.parent.mkdir()
+    expected.path.write_bytes(data)
     acquire.fetch(datasets()["cifar100"], fetched.places)
     before = files(tmp_path)
     data_plan.clean([fetched], really=True)

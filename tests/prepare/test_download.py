@@ -25,7 +25,7 @@ def short_pauses(monkeypatch):
     monkeypatch.setattr(download, "PAUSES", (0.01, 0.02, 0.03))
 
 
-def brought(url: str, path) -> bytes:
+def downloaded(url: str, path) -> bytes:
     download.download(url, path, len(DATA), hashlib.sha256(DATA).hexdigest(), "set: file")
     return path.read_bytes()
 
@@ -35,30 +35,30 @@ def test_a_server_that_never_gets_further_is_given_up(host, tmp_path):
     host.ranges = False
     host.faults["/file"] = [0.6, 0.3] * 10
     with pytest.raises(download.DownloadError, match="broke off after .*, 4 times"):
-        brought(host.url("/file"), tmp_path / "part")
+        downloaded(host.url("/file"), tmp_path / "part")
     assert len(host.asked) == 1 + 4
 
 
 def test_a_server_that_gets_further_each_time_is_not(host, tmp_path):
     host.ranges = False
     host.faults["/file"] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
-    assert brought(host.url("/file"), tmp_path / "part") == DATA
+    assert downloaded(host.url("/file"), tmp_path / "part") == DATA
 
 
 def test_a_server_says_when_to_come_again(host, tmp_path, monkeypatch):
     host.faults["/file"] = [(503, "1")]
     began = time.monotonic()
-    assert brought(host.url("/file"), tmp_path / "part") == DATA and time.monotonic() - began >= 1
+    assert downloaded(host.url("/file"), tmp_path / "part") == DATA and time.monotonic() - began >= 1
     # But not for ever.
     monkeypatch.setattr(download, "LONGEST_PAUSE", 0.1)
     host.faults["/file"] = [(429, "30")]
     (tmp_path / "part").unlink()
     began = time.monotonic()
-    assert brought(host.url("/file"), tmp_path / "part") == DATA and time.monotonic() - began < 20
+    assert downloaded(host.url("/file"), tmp_path / "part") == DATA and time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "shown"),
     [
         ("file://FOLDER", "cannot be read .*directory"),
         ("file://FOLDER/none", "no such file"),
@@ -69,10 +69,10 @@ def test_a_server_says_when_to_come_again(host, tmp_path, monkeypatch):
         ("http://localhost/\u00fc", "not an address"),
     ],
 )
-def test_an_address_that_gives_no_file_is_dead(tmp_path, address, said):
+def test_an_address_that_gives_no_file_is_dead(tmp_path, address, shown):
     (tmp_path / "file").write_bytes(DATA)
-    with pytest.raises(download.DownloadError, match=said):
-        brought(address.replace("FOLDER", str(tmp_path)), tmp_path / "part")
+    with pytest.raises(download.DownloadError, match=shown):
+        downloaded(address.replace("FOLDER", str(tmp_path)), tmp_path / "part")
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
@@ -80,4 +80,4 @@ def test_a_file_without_permission_is_dead(tmp_path):
     (tmp_path / "file").write_bytes(DATA)
     (tmp_path / "file").chmod(0)
     with pytest.raises(download.DownloadError, match="cannot be read .*Permission denied"):
-        brought(f"file://{tmp_path}/file", tmp_path / "part")
+        downloaded(f"file://{tmp_path}/file", tmp_path / "part")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from miniatures import imagenet2012 as miniature
-from miniatures.pictures import decoded, drawn, encoded, jpeg
+from miniatures.drawing import decoded, drawn, encoded, jpeg
 from miniatures.place import Places, hash_order
 from vtabflow.contracts.specs import ImagenetSettings, PackedImageSpec, StoreSpec
 from vtabflow.contracts.typed_json import to_json
@@ -185,13 +185,13 @@ def test_broken_files_are_named_and_move_no_other(mini, tmp_path, capsys):
     (spoiled / "train/n01440764/notes.txt").write_text("x")
     (spoiled / "train/n01440764/.DS_Store").write_text("x")
     manifest = imagenet.make(spec(tmp_path, "store", tree=spoiled))
-    said = {entry.file: entry.reason for entry in manifest.skipped}
-    assert said.keys() == {cut, empty, text, "n01440764/notes.txt"}
-    assert "truncated" in said[cut] and said[empty] == "is empty" and said[text] == "is neither JPEG nor PNG"
+    shown = {entry.file: entry.reason for entry in manifest.skipped}
+    assert shown.keys() == {cut, empty, text, "n01440764/notes.txt"}
+    assert "truncated" in shown[cut] and shown[empty] == "is empty" and shown[text] == "is neither JPEG nor PNG"
     assert "left out 4 files" in capsys.readouterr().out
     store = open_store(tmp_path / "store")
-    assert store.ids("train") == [name for name in ordered[:96] if name not in said]
-    assert store.ids("val") == [name for name in ordered[96:] if name not in said]
+    assert store.ids("train") == [name for name in ordered[:96] if name not in shown]
+    assert store.ids("val") == [name for name in ordered[96:] if name not in shown]
 
 
 def test_broken_records_are_left_out_as_well(tmp_path):

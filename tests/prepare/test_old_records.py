@@ -12,7 +12,7 @@ pytest.importorskip("tensorflow_datasets", reason="the extra `tfds` is not insta
 import tensorflow_datasets as library
 from tfds_folders import spec_for, write_folder
 
-from miniatures.pictures import drawn
+from miniatures.drawing import drawn
 from miniatures.place import Places
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare import step, store
@@ -37,7 +37,7 @@ def test_records_from_before_tfds_4_are_read_by_its_own_builder(tmp_path):
     kinds = (("Car", 5.0, 0), ("Van", 15.0, 1), ("Truck", 30.0, 2), ("Pedestrian", 4.0, 3))
     rng = np.random.default_rng(0)
     box = {"bbox": library.features.BBox(0.0, 0.0, 1.0, 1.0), "alpha": 0.0, "rotation_y": 0.0, "occluded": 0}
-    wanted, splits = {}, {}
+    expected, splits = {}, {}
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
         examples = []
         for i in range(8):
@@ -45,7 +45,7 @@ def test_records_from_before_tfds_4_are_read_by_its_own_builder(tmp_path):
             thing = {**box, "type": kind, "truncated": 0.0, "dimensions": [1.0] * 3, "location": [0.0, 0.0, far]}
             picture = drawn(rng, 32, 32)
             examples.append((f"{i}.png", {"image": picture, "image/file_name": f"{i}.png", "objects": [thing]}))
-            wanted[split, f"{i}.png"] = picture, label
+            expected[split, f"{i}.png"] = picture, label
         splits[name] = examples
     places = Places.under(tmp_path)
     of_old(write_folder(places.tfds, "kitti", splits, "tfrecord", version="3.1.0"))
@@ -58,7 +58,7 @@ def test_records_from_before_tfds_4_are_read_by_its_own_builder(tmp_path):
         for name, image, label in zip(
             opened.ids(split), opened.images(split), opened.labels("kitti-distance", split), strict=True
         ):
-            picture, nearest = wanted[split, name]
+            picture, nearest = expected[split, name]
             assert np.array_equal(image, picture) and label == nearest
 
 

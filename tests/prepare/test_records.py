@@ -19,7 +19,7 @@ pytest.importorskip("tensorflow_datasets", reason="the extra `tfds` is not insta
 from tfds_folders import spec_for, textures, write_folder
 
 from miniatures import cifar100
-from miniatures.pictures import decoded, drawn, jpeg
+from miniatures.drawing import decoded, drawn, jpeg
 from miniatures.place import Places, hash_order
 from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import RunError, UserError
@@ -64,10 +64,10 @@ def test_order_pixels_and_labels(written, tmp_path, form, numbers):
     step.run(spec_for("dtd", places[form], tmp_path, **image))
     opened = store.open_store(tmp_path / "store")
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
-        wanted = in_order(name, examples[name])
-        assert opened.ids(split) == [example["file_name"] for _, example in wanted]
-        assert opened.labels("dtd", split).tolist() == [example["label"] for _, example in wanted]
-        exact = np.stack([resized(example["image"]) for _, example in wanted])
+        expected = in_order(name, examples[name])
+        assert opened.ids(split) == [example["file_name"] for _, example in expected]
+        assert opened.labels("dtd", split).tolist() == [example["label"] for _, example in expected]
+        exact = np.stack([resized(example["image"]) for _, example in expected])
         found = opened.images(split)
         assert found.dtype == np.dtype(numbers)
         if numbers == "float32":
@@ -124,12 +124,12 @@ def test_1k_is_the_prefix_of_the_whole(tmp_path, monkeypatch):
 
 def test_sprites_are_stretched_and_their_ids_are_the_integer_keys(tmp_path):
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 2, (60, 64, 64, 1), np.uint8)
+    samples = rng.integers(0, 2, (60, 64, 64, 1), np.uint8)
     values = dict.fromkeys(
         (f"value_{name}" for name in ("shape", "scale", "orientation", "x_position", "y_position")), 0.0
     )
     examples = [
-        (i, {"image": pictures[i], "label_shape": 0, "label_scale": 0, "label_orientation": i % 40}
+        (i, {"image": samples[i], "label_shape": 0, "label_scale": 0, "label_orientation": i % 40}
             | {"label_x_position": i % 32, "label_y_position": 0} | values)
         for i in range(60)
     ]  # fmt: skip
@@ -143,7 +143,7 @@ def test_sprites_are_stretched_and_their_ids_are_the_integer_keys(tmp_path):
         [str(key) for key in part] for part in (order[:48], order[48:54], order[54:])
     ]
     assert opened.images("test").dtype == np.uint8
-    assert np.array_equal(opened.images("test"), pictures[order[54:]] * 255)
+    assert np.array_equal(opened.images("test"), samples[order[54:]] * 255)
     assert set(np.unique(opened.images("train"))) == {0, 255} and opened.images("train").shape[3] == 1
     assert opened.labels("dsprites-location", "val").tolist() == [key % 32 // 2 for key in order[48:54]]
 
@@ -369,13 +369,13 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path):
 
     Each JPEG has 250 kB behind its end, so that records which wait are seen as well: 600 MB of them.
     """
-    pictures = [
+    samples = [
         jpeg(drawn(np.random.default_rng(i), 360, 480)) + np.random.default_rng(i).bytes(250_000) for i in range(8)
     ]
 
     def examples(split, count):
         return [
-            (f"{split}{i}", {"image": pictures[i % 8], "filename": f"{split}{i}", "label": i % 6}) for i in range(count)
+            (f"{split}{i}", {"image": samples[i % 8], "filename": f"{split}{i}", "label": i % 6}) for i in range(count)
         ]
 
     places = Places.under(tmp_path)

@@ -96,7 +96,7 @@ def prepared(request, tmp_path_factory) -> Iterator[SimpleNamespace]:
         places=places,
         truth=truth,
         spec=spec,
-        wanted=dealt(dataset, truth),
+        target=dealt(dataset, truth),
         store=store.open_store(spec.folder),
     )
     shutil.rmtree(root)
@@ -119,24 +119,24 @@ def rounded(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_the_splits_have_their_examples_in_order(prepared):
-    for split, wanted in prepared.wanted.items():
-        assert prepared.store.ids(split) == [example.id for example in wanted]
-        assert len(wanted) > 0
+    for split, target in prepared.target.items():
+        assert prepared.store.ids(split) == [example.id for example in target]
+        assert len(target) > 0
 
 
 def test_the_labels_are_those_that_were_drawn(prepared):
     tasks = set(prepared.info.tasks)
-    for split, wanted in prepared.wanted.items():
-        assert all(set(example.labels) == tasks for example in wanted)
+    for split, target in prepared.target.items():
+        assert all(set(example.labels) == tasks for example in target)
         for task in tasks:
-            assert prepared.store.labels(task, split).tolist() == [example.labels[task] for example in wanted]
+            assert prepared.store.labels(task, split).tolist() == [example.labels[task] for example in target]
 
 
 def test_the_pixels_are_those_that_were_drawn(prepared):
-    for split, wanted in prepared.wanted.items():
+    for split, target in prepared.target.items():
         images = prepared.store.images(split)
         assert images.dtype == np.uint8
-        for image, example in zip(images, wanted, strict=True):
+        for image, example in zip(images, target, strict=True):
             expected = rounded(in_the_store(prepared.dataset, example.pixels))
             assert image.shape == expected.shape
             difference = np.abs(image.astype(int) - expected).mean()
@@ -151,7 +151,7 @@ def test_a_store_of_floats_is_the_resize_to_the_bit(prepared):
     for split in store.SPLITS:
         images = floats.images(split)
         assert images.dtype == np.float32
-        for image, whole, example in zip(images, prepared.store.images(split), prepared.wanted[split], strict=False):
+        for image, whole, example in zip(images, prepared.store.images(split), prepared.target[split], strict=False):
             assert np.array_equal(image, in_the_store(prepared.dataset, example.pixels))
             assert np.abs(image - whole).max() <= HALF
 
@@ -163,8 +163,8 @@ def test_the_seven_splits_read_through_tfds_are_the_stores_rows(prepared):
     folder = Path(prepared.places.tfds, info.builder, info.config or "", info.version)
     builder = tfds.builder_from_directory(folder)
     found = expressions(info.split, {name: split.num_examples for name, split in builder.info.splits.items()})
-    train, val, test = (prepared.wanted[split] for split in store.SPLITS)
-    wanted = {
+    train, val, test = (prepared.target[split] for split in store.SPLITS)
+    target = {
         "train": train,
         "val": val,
         "trainval": train + val,
@@ -173,8 +173,8 @@ def test_the_seven_splits_read_through_tfds_are_the_stores_rows(prepared):
         "val200": val[:200],
         "train800val200": train[:800] + val[:200],
     }
-    assert set(found) == set(wanted)
-    for split, examples in wanted.items():
+    assert set(found) == set(target)
+    for split, examples in target.items():
         expected = [name_by_pixels(example) if info.id_feature is None else example.id for example in examples]
         assert names_in(builder, found[split], info) == expected, split
 
@@ -210,7 +210,7 @@ def test_the_1k_rows_are_the_first_of_all(prepared):
     step.run(spec)
     small, whole = store.open_store(spec.folder), prepared.store
     for split, most in (("train", 800), ("val", 200), ("test", 10**9)):
-        count = min(most, len(prepared.wanted[split]))
+        count = min(most, len(prepared.target[split]))
         assert small.ids(split) == whole.ids(split)[:count]
         assert np.array_equal(small.images(split), whole.images(split)[:count])
         for task in spec.tasks:
@@ -219,12 +219,12 @@ def test_the_1k_rows_are_the_first_of_all(prepared):
 
 def test_the_manifest_describes_the_store(prepared):
     manifest, folder = prepared.store.manifest, Path(prepared.spec.folder)
-    assert manifest.counts == {split: len(wanted) for split, wanted in prepared.wanted.items()}
+    assert manifest.counts == {split: len(target) for split, target in prepared.target.items()}
     assert manifest.skipped == ()
     for task, count in prepared.spec.classes.items():
-        for split, wanted in prepared.wanted.items():
+        for split, target in prepared.target.items():
             histogram = [0] * count
-            for example in wanted:
+            for example in target:
                 histogram[example.labels[task]] += 1
             assert manifest.histogram[task][split] == tuple(histogram)
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
@@ -281,16 +281,16 @@ def test_caltechs_split_does_not_depend_on_the_order_of_its_folders(tmp_path, mo
     """TFDS draws 30 files of a class from a listing; here the file system lists them in one order and in another."""
     places = Places.under(tmp_path)
     truth = made("caltech101", places)
-    wanted = [example.id for example in hash_order("train", truth["train"])]
+    target = [example.id for example in hash_order("train", truth["train"])]
     # Without the project the order decides.
-    assert drawn_by_tfds_alone(places, monkeypatch, seed=1) != wanted
+    assert drawn_by_tfds_alone(places, monkeypatch, seed=1) != target
     for seed in (1, 2):
         root = tmp_path / str(seed)
         with monkeypatch.context() as patch:
             shuffle_listings(patch, seed)
             step.run(spec_of("caltech101", replace(places, tfds=root / "tfds"), root, size=8))
         opened = store.open_store(root / "stores" / "all")
-        assert opened.ids("train") + opened.ids("val") == wanted
+        assert opened.ids("train") + opened.ids("val") == target
 
 
 def shuffle_listings(patch: pytest.MonkeyPatch, seed: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from miniatures.pictures import drawn, jpeg
+from miniatures.drawing import drawn, jpeg
 from miniatures.place import Places
 from vtabflow.contracts.specs import ImageSpec, StoreSpec, TfdsSettings
 from vtabflow.prepare.tfds.datasets import datasets

@@ -251,8 +251,8 @@ def test_sigterm_leaves_the_checkpoint_and_the_next_run_goes_on(make_spec, tmp_p
     while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in said and "Traceback" not in said
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in shown and "Traceback" not in shown
     assert os.listdir(spec.scratch) == ["checkpoint.pt"], "nothing half-written is left"
     assert not Path(spec.folder).exists() and not Path(spec.receipt).exists()
     assert loop.checkpoint.load(Path(spec.scratch), "k")["outcome"]["steps"] >= 2
@@ -276,7 +276,7 @@ def run_alone(spec, draws, ready):
 
 @pytest.mark.parametrize("method", ["semi-rotation-10", "vae", "uncond-biggan"])
 def test_killed_at_random_moments_it_ends_bit_identical(make_spec, method):
-    """SIGKILL again and again: SGD with two streams, Adam with drawn codes, two players with averages and norms."""
+    """SIGKILL again and again: SGD with two streams, Adam with drawn codes, two parameter groups with averages and norms."""
     whole, torn = make_spec(method, "whole", steps=40), make_spec(method, "torn", steps=40)
     step.run(whole)
     # One process imports torch (and dynamo, which the first optimiser needs) and the others are forked from it.

@@ -138,9 +138,9 @@ def _fits(kind: Any, data: Mapping[str, Any]) -> bool:
     return set(data) <= set(fields) and all(name in data for name, (_, required) in fields.items() if required)
 
 
-def _refuse(where: str, path: str, data: Any, wanted: str) -> typing.NoReturn:
+def _refuse(where: str, path: str, data: Any, expected: str) -> typing.NoReturn:
     text = repr(data)
     raise UserError(
         f"{where}: {path.lstrip('.') or 'the content'} is {text[:60]}{'...' if len(text) > 60 else ''} and should be "
-        f"{wanted}; remove the file and run again"
+        f"{expected}; remove the file and run again"
     )

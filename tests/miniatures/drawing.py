@@ -1,4 +1,4 @@
-"""Drawn pictures for the miniatures, their files, and archives of them."""
+"""Drawn images for the miniatures, their files, and archives of them."""
 
 import io
 import tarfile
