@@ -276,7 +276,7 @@ def run_alone(spec, draws, ready):
 
 @pytest.mark.parametrize("method", ["semi-rotation-10", "vae", "uncond-biggan"])
 def test_killed_at_random_moments_it_ends_bit_identical(make_spec, method):
-    """SIGKILL again and again: SGD with two streams, Adam with drawn codes, two parameter groups with averages and norms."""
+    """SIGKILL again and again: SGD with two streams, Adam with drawn codes, two groups with averages and norms."""
     whole, torn = make_spec(method, "whole", steps=40), make_spec(method, "torn", steps=40)
     step.run(whole)
     # One process imports torch (and dynamo, which the first optimiser needs) and the others are forked from it.

@@ -130,7 +130,7 @@ def make_preprocess(size: int, kind: str, expected: EncoderInput, device: torch.
     """The function from raw images to the network's input.
 
     It resizes on the 0..255 scale, repeats grey to three channels, maps 0..255 to low..high, then subtracts the mean
-    and divides by the standard deviation of the encoder's card. With `standardise` each image is standardised to mean 0 and
+    and divides by the standard deviation of the encoder's card. With `standardise` each image gets mean 0 and
     standard deviation 1 (as tf.image.per_image_standardization: the deviation is at least 1 / sqrt of its number of
     values). Sources: docs/protocol.md#preprocessing.
 
