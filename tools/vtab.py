@@ -66,7 +66,7 @@ def packed() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     import numpy as np
 
-    from miniatures.pictures import jpeg
+    from miniatures.drawing import jpeg
     from vtabflow.prepare import store
     from vtabflow.prepare.imagenet import source as imagenet
     from vtabflow.pretrain.image_loader import open_images
