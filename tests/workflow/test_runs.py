@@ -213,7 +213,8 @@ def test_kills_at_random_moments_change_no_score(tmp_path, _finished):
     for _ in range(30):
         running = killed.start("snakemake", "--cores", "2", "--nolock")
         try:
-            running.wait(timeout=rng.uniform(0.2, 0.6) * whole)
+            # The first two early: the undisturbed run may have been slowed by other work on the machine.
+            running.wait(timeout=rng.uniform(*((0.1, 0.3) if kills < 2 else (0.2, 0.6))) * whole)
             break
         except Exception:
             os.killpg(running.pid, signal.SIGKILL)
