@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from altered_code import alter
 
 from vtabflow.planning.code.lock import CodeLock
 from vtabflow.planning.code.units import Units
@@ -80,6 +81,19 @@ def test_a_refactored_unit_is_the_same(repository):
     assert code == 0, text
     assert text.splitlines()[:2] == ["same       store verify-task", "same       store verify-upstream"]
     assert text.splitlines()[2].startswith("prepare/folder: same as with the code of ")
+
+
+@pytest.mark.slow
+def test_a_changed_page_is_different_and_of_the_same_scores(repository):
+    """The changed finetune step gives the page and its cells other keys, and no other numbers."""
+    alter(repository / "src/vtabflow", "finetune/step.py:run")
+    template = repository / "src/vtabflow/report/page.html.j2"
+    template.write_text(template.read_text() + "<!-- a new line -->")
+    code, text = verify(repository, "report")
+    assert code == 1, text
+    lines = text.splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("different")] == ["index.html:"]
+    assert {line.split()[1] for line in lines[:-1]} == {"page"} and "same       page scores.csv" in lines
 
 
 @pytest.mark.slow

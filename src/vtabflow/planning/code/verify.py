@@ -91,7 +91,8 @@ def verify(unit: str, against: str | None = None) -> int:
             works = {name: Path(place, f"{name}-{number}") for name in ("locked", "present")}
             _run(PACKAGE.parent, works["present"], case)
             _run(before / "src", works["locked"], case, works["present"] if case.last == "report" else None)
-            different |= _compare(_results(works["locked"]), _results(works["present"]))
+            kinds = ("page ",) if case.last == "report" else ("store ", "encoder ", "cell ")
+            different |= _compare(_results(works["locked"], kinds), _results(works["present"], kinds))
     print(f"{unit}: {'different' if different else 'same'} as with the code of {commit[:12]}")
     return int(different)
 
@@ -196,10 +197,12 @@ def _copy_scores(page: dict[str, Any], scores: Path, work: Path) -> None:
     for folder in {cell[name] for cell in page["cells"] for name in ("folder", "encoder")}:
         (source,) = scores.glob(f"{Path(folder).parent}/*/")
         shutil.copytree(source, work / folder, dirs_exist_ok=True)
+        for path in (work / folder).glob("score.json"):
+            write_json(path, {**read_json(path), "key": Path(folder).name})
 
 
-def _results(work: Path) -> dict[str, Result]:
-    """What a run has made, part by part, by step and names."""
+def _results(work: Path, kinds: tuple[str, ...]) -> dict[str, Result]:
+    """What a run has made of some kinds, part by part, by kind and names."""
     found: dict[str, Result] = {}
     for folder, kind in (
         ("data/stores/*", "store"),
@@ -213,7 +216,7 @@ def _results(work: Path) -> dict[str, Result]:
         for path in sorted(each for each in place.rglob("*") if each.suffix in {".html", ".csv", ".svg"}):
             text = re.sub(r"\b([0-9a-f]{16,64}|\d{4}-\d\d-\d\d(.\d\d:\d\d(:\d\d)?)?)\b", "*", path.read_text())
             found[f"page {path.relative_to(place)}"] = {"text": text}
-    return found
+    return {name: result for name, result in found.items() if name.startswith(kinds)}
 
 
 def _parts(path: Path) -> Iterator[tuple[str, Any]]:
