@@ -8,11 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+MODIFIED = "Mon, 02 Nov 2026 10:00:00 GMT"
+
 
 class Host(ThreadingHTTPServer):
     """Serves `files` and misbehaves as `faults` say: a list for each path, one entry a request, then all is well.
 
     An entry is a status, a status with the seconds of its Retry-After, or the part of what is asked for that comes.
+
+    Attributes:
+        ranges, lengths: whether it answers Range and sends Content-Length.
+        marks: whether it sends an ETag; "weak" for a weak one and Last-Modified.
+        asked: path and Range of each request; conditions: its If-Range.
     """
 
     daemon_threads = True
@@ -20,7 +27,9 @@ class Host(ThreadingHTTPServer):
     def __init__(self):
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list] = {}
-        self.ranges, self.pause, self.marks = True, 0.0, True
+        self.ranges, self.pause, self.lengths = True, 0.0, True
+        self.marks: bool | str = True
+        self.conditions: list[str | None] = []
         self.asked: list[tuple[str, str | None]] = []
         super().__init__(("127.0.0.1", 0), Answer)
 
@@ -34,6 +43,7 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self):
         host = self.server
         host.asked.append((self.path, self.headers["Range"]))
+        host.conditions.append(self.headers["If-Range"])
         fault = host.faults.get(self.path, []).pop(0) if host.faults.get(self.path) else None
         data = host.files.get(self.path)
         if isinstance(fault, tuple):
@@ -46,7 +56,7 @@ class Answer(BaseHTTPRequestHandler):
         mark = f'"{hashlib.md5(data).hexdigest()}"'
         start = 0
         found = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if found and host.ranges and self.headers["If-Range"] in (None, mark):
+        if found and host.ranges and self.headers["If-Range"] in (None, mark, MODIFIED):
             start = int(found.group(1))
             if start >= len(data):
                 return self.send_error(416)
@@ -54,8 +64,14 @@ class Answer(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(len(data) - start))
-        if host.marks:
+        if host.lengths:
+            self.send_header("Content-Length", str(len(data) - start))
+        else:
+            self.send_header("Connection", "close")
+        if host.marks == "weak":
+            self.send_header("ETag", f"W/{mark}")
+            self.send_header("Last-Modified", MODIFIED)
+        elif host.marks:
             self.send_header("ETag", mark)
         self.end_headers()
         stop = len(data) if fault is None else start + int(fault * (len(data) - start))

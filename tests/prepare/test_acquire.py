@@ -120,6 +120,14 @@ def test_what_was_verified_is_not_hashed_again_until_it_changes(setting, monkeyp
     assert setting.target.exists()
 
 
+def test_what_was_verified_as_one_archive_is_not_another(setting):
+    """The study declares that the archive was released again: the file that was verified before is the old one."""
+    setting.fetch()
+    setting.registered(DATA[::-1])
+    with pytest.raises(UserError, match="cifar100: .* is not the required archive"):
+        setting.fetch()
+
+
 def test_what_was_unpacked_of_another_archive_goes_with_it(setting):
     """TFDS takes unpacked files as cached, whatever archive they came from: a repaired archive has to replace them."""
     setting.fetch()

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from served import serving
+from served import MODIFIED, serving
 
 from vtabflow.prepare.tfds import download
 
@@ -81,3 +81,37 @@ def test_a_file_without_permission_is_dead(tmp_path):
     (tmp_path / "file").chmod(0)
     with pytest.raises(download.DownloadError, match="cannot be read .*Permission denied"):
         downloaded(f"file://{tmp_path}/file", tmp_path / "part")
+
+
+def broken_off(host, path, share: float) -> None:
+    """Leave a part of the file at `path`, from a run in which the server always broke off."""
+    host.faults["/file"] = [share, *[0.0] * 4]
+    with pytest.raises(download.DownloadError, match="broke off"):
+        downloaded(host.url("/file"), path)
+    assert 0 < path.stat().st_size < len(DATA)
+    host.faults, host.asked, host.conditions = {}, [], []
+
+
+def test_a_part_of_an_older_version_is_not_continued(host, tmp_path):
+    """The server sees by If-Range that the part is of another file and sends the new one whole: one request."""
+    path = tmp_path / "part"
+    host.files["/file"] = bytes(reversed(DATA))
+    broken_off(host, path, 0.5)
+    host.files["/file"] = DATA
+    assert downloaded(host.url("/file"), path) == DATA and len(host.asked) == 1
+
+
+def test_a_weak_etag_does_not_promise_equal_bytes(host, tmp_path):
+    """RFC 9110, 13.1.5: If-Range needs a strong mark, else the date."""
+    host.marks = "weak"
+    broken_off(host, tmp_path / "part", 0.5)
+    assert downloaded(host.url("/file"), tmp_path / "part") == DATA
+    assert host.conditions == [MODIFIED]
+
+
+def test_a_file_that_ends_early_is_resumed_if_its_length_is_not_said(host, tmp_path):
+    """Without Content-Length an end looks like the end of the file; the registered size says that it is not."""
+    host.lengths = False
+    host.faults["/file"] = [0.4]
+    assert downloaded(host.url("/file"), tmp_path / "part") == DATA
+    assert [asked_for for _, asked_for in host.asked] == [None, f"bytes={int(0.4 * len(DATA))}-"]

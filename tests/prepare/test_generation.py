@@ -78,17 +78,19 @@ def test_images_of_a_mat_file_are_scipys(tmp_path, compressed, first):
         list(mat_images(path, "X"))
 
 
-def test_images_of_a_mat_file_are_not_held(tmp_path):
-    """25 MB of pixels: a few pieces of 1 MiB at a time."""
+@pytest.mark.parametrize("same", [True, False])
+def test_images_of_a_mat_file_are_not_held(tmp_path, same):
+    """98 MB of pixels: a few pieces of 1 MiB at a time, also if a piece unpacks to 1,000 times its size."""
     io_ = pytest.importorskip("scipy.io")
-    path = tmp_path / "a.mat"
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 8_000), np.uint8)
+    path, shape = tmp_path / "a.mat", (32, 32, 3, 32_000)
+    pixels = np.zeros(shape, np.uint8) if same else np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     io_.savemat(path, {"X": pixels}, do_compression=True)
+    del pixels
     tracemalloc.start()
     count = sum(1 for _ in mat_images(path, "X"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert count == 8_000 and peak < 8 << 20
+    assert count == 32_000 and peak < 8 << 20
 
 
 @pytest.mark.parametrize("rows", [1, 3, 10])
@@ -98,8 +100,12 @@ def test_rows_of_an_hdf5_file_are_read_as_they_are_used(tmp_path, rows, monkeypa
     values = np.random.default_rng(0).integers(0, 2, (10, 5, 7), np.uint8)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["imgs"] = values
-    found = list(generation._h5_rows(str(tmp_path / "a.h5"), "/imgs"))
+    found = list(generation._binary_rows(str(tmp_path / "a.h5"), "/imgs"))
     assert np.array_equal(found, values) and found[0].dtype == np.uint8 and found[0].shape == (5, 7)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["imgs"][7, 0, 0] = 2
+    with pytest.raises(ValueError, match="other values than 0 and 1"):
+        list(generation._binary_rows(str(tmp_path / "a.h5"), "/imgs"))
 
 
 def test_attributes_are_as_before_after_a_failure():
