@@ -28,13 +28,31 @@ class SkippedFile:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something that a reader of the results has to know of a dataset, such as test images that are in train too.
+
+    Attributes:
+        kind: a short fixed name, such as "test-in-train".
+        count: how many files, classes or images it is about.
+        text: one sentence without a full stop, to be read after the name of the dataset.
+        examples: names of files or classes, the first few.
+    """
+
+    kind: str
+    count: int
+    text: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """manifest.json of a store. Mappings are by split, or by task and then split; `sha256` is by file name.
 
     `shape[split]` is (H, W, C); H and W are None in a packed store. `settings`, `image` and `spec` are those of the
     StoreSpec. The fields from `form` to `tfds_counts` are None, and not in the file, where the source has none:
     `form`, `oddities` (JPEGs and PNGs of unusual kind) and `shortened` (images made smaller) are of ImageNet, `splits`
-    (TFDS' split expressions) and `tfds_counts` of TFDS.
+    (TFDS' split expressions) and `tfds_counts` of TFDS, `layout` (one line: how a folder of images was understood) and
+    `remarks` of folders.
     """
 
     dataset: str
@@ -55,6 +73,8 @@ class Manifest:
     shortened: int | None = None
     splits: dict[str, str] | None = None
     tfds_counts: dict[str, int] | None = None
+    layout: str | None = None
+    remarks: tuple[Remark, ...] | None = None
     version: int = 1
 
 

@@ -50,13 +50,51 @@ class StandinSettings:
 
 
 @dataclass(frozen=True)
+class FolderLayout:
+    """How the files of a folder become examples, where that is not left to the folder itself.
+
+    Attributes:
+        splits: train, val, test -> the name of its folder, or of the value in the split column of a table.
+        labels: files of the folder that list the examples and their classes.
+        groups: a file that lists examples and their groups; the examples of a group stay in one split.
+        group_pattern: a regular expression; what its first group matches in an example's name is the example's group.
+        min_per_class: classes with fewer images in train are left out; None: too small a class is an error.
+    """
+
+    splits: dict[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    groups: str | None = None
+    group_pattern: str | None = None
+    min_per_class: int | None = None
+
+
+@dataclass(frozen=True)
+class FolderDecoding:
+    """How the image files of a folder are read.
+
+    Attributes:
+        near_copies: keep images that look the same (resized, re-encoded) in one split.
+        range: the values of 16-bit images that become black and white; None: 0 and 65,535.
+        truncated: whether a file that is cut off at its end gives the image as far as it goes.
+        max_pixels: refuse larger images; None: Pillow's own limit.
+    """
+
+    near_copies: bool = False
+    range: tuple[int, int] | None = None
+    truncated: bool = False
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True)
 class FolderSettings:
-    """A folder or zip of <class>/<image>."""
+    """A folder or archive of images."""
 
     path: str
-    invalid: Literal["refuse", "skip"]
+    invalid: Literal["refuse", "skip", "skip-task"]
     split: SplitFractions
     role: Literal["task", "upstream"]
+    layout: FolderLayout = FolderLayout()
+    decoding: FolderDecoding = FolderDecoding()
 
 
 @dataclass(frozen=True)

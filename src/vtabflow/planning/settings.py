@@ -53,13 +53,40 @@ class Procedural(Group):
     upstream: Count = 8000
 
 
+class Splits(Group):
+    """The names that a folder's own splits have: of folders, or of values in the split column of a table."""
+
+    train: str
+    val: str | None = None
+    test: str | None = None
+
+
 class Folder(Group):
-    """A folder or zip of `<class>/<image>` as a task or an upstream set."""
+    """A folder or archive of images as a task or an upstream set."""
 
     path: Place
     display: str | None = None
     group: Literal["natural", "specialized", "structured", "own"] = "own"
-    invalid: Literal["refuse", "skip"] = "refuse"
+    invalid: Literal["refuse", "skip", "skip-task"] = Field(
+        default="refuse", description="files that give no image: an error, left out and listed, or the task left out"
+    )
+    split: Splits | None = Field(default=None, description="the names of the folder's own splits, where they are unusual")
+    labels: str | tuple[str, ...] | None = Field(
+        default=None, description="the files below path that list the images and their classes; found where left out"
+    )
+    groups: str | None = Field(
+        default=None, description="a file below path that lists images and groups; a group stays in one split"
+    )
+    group_pattern: str | None = Field(
+        default=None, description="a regular expression for the names of files; what ( ) matches is the group"
+    )
+    min_per_class: Count | None = Field(default=None, description="leave out classes with fewer images in train")
+    near_copies: bool = Field(default=False, description="keep images that look the same in one split")
+    range: tuple[Seed, Seed] | None = Field(
+        default=None, description="the values of 16-bit images that become black and white, such as [0, 4095]"
+    )
+    truncated: bool = Field(default=False, description="take images that are cut off at their end")
+    max_pixels: Count | None = Field(default=None, description="take images with up to so many pixels")
 
 
 class Tfds(Group):
