@@ -13,7 +13,7 @@ from vtabflow.contracts.specs import Fingerprint
 from vtabflow.planning.keys import plan
 from vtabflow.planning.settings import Folder, Group
 from vtabflow.planning.study import Study
-from vtabflow.prepare.folders.fingerprint import identity
+from vtabflow.prepare.folders.scan import identity
 
 TRAINED = {"encoders", "cells", "page"}
 CELLS = {"cells", "page"}

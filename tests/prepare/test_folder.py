@@ -15,7 +15,7 @@ from vtabflow.contracts.specs import Fingerprint, ImageSpec
 from vtabflow.errors import UserError
 from vtabflow.prepare import store
 from vtabflow.prepare.folders import source as folder
-from vtabflow.prepare.folders.fingerprint import identity
+from vtabflow.prepare.folders.scan import identity
 from vtabflow.prepare.resize import resize
 
 

@@ -26,13 +26,12 @@ from vtabflow.errors import UserError
 from vtabflow.planning.code.lock import CodeLock
 from vtabflow.planning.study import Study
 from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, renderers
-from vtabflow.prepare.folders.fingerprint import identity as folder_identity
-from vtabflow.prepare.folders.fingerprint import scan
+from vtabflow.prepare.folders.scan import scan
 from vtabflow.prepare.tfds.datasets import datasets, imagenet
 from vtabflow.prepare.tfds.manual import missing_downloads
 from vtabflow.runtime.files import digest, read_json
 
-FINGERPRINTS = Path("scratch/fingerprints.json")
+FINGERPRINTS = Path("scratch/fingerprints")
 
 
 class StorePlanner:
@@ -96,7 +95,7 @@ class StorePlanner:
 
     def _folder_store(self, dataset: str, role: Any, budgets: tuple[str, ...]) -> StoreSpec:
         folder, prepare = self.study.prepare.folders[dataset], self.study.prepare
-        found = folder_identity(self.root / folder.path, self.root / FINGERPRINTS)
+        found = scan(self.root / folder.path, cache=self.root / FINGERPRINTS).identity
         split = SplitFractions(prepare.split_seed, prepare.split)
         code = self.lock.identity("prepare/folder")
         image = self.resized_image if role == "task" else self.image
@@ -150,7 +149,7 @@ class StorePlanner:
         if given.tree and subset:
             tree = self.root / given.tree
             train = tree / "train" if (tree / "train").is_dir() else tree  # ImageNet's val/ has no classes
-            found = folder_identity(train, self.root / FINGERPRINTS)
+            found = scan(train, cache=self.root / FINGERPRINTS).identity
             classes, subset = found.classes, [found.images, found.labels]
         how = {"source": "imagenet", "version": imagenet().version, "cut": subset}
         store = self._store(
@@ -247,9 +246,9 @@ class StorePlanner:
                         "too: pre-training would see test images; take them out of one of the two"
                     )
 
-    def _files(self, path: str) -> set[tuple[int, int]]:
-        """(size, CRC) of every file of a folder or zip."""
-        return {(size, crc) for _, size, crc in scan(self.root / path, self.root / FINGERPRINTS)}
+    def _files(self, path: str) -> set[str]:
+        """The digest of every image of a folder or archive."""
+        return {file.digest for file in scan(self.root / path, cache=self.root / FINGERPRINTS).files}
 
     def missing_downloads(self, store: StoreSpec) -> list[str]:
         """What a person still has to do before a store can be made: sentences, none if there is nothing to do."""

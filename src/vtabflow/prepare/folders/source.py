@@ -9,8 +9,8 @@ class, so the first 800 examples of train are a random sample, and a relabelled 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
@@ -18,29 +18,16 @@ import numpy as np
 from vtabflow.contracts.results import Manifest, SkippedFile
 from vtabflow.contracts.specs import Fingerprint, FolderSettings, ImageSpec, StoreSpec
 from vtabflow.errors import UserError
-from vtabflow.prepare.folders.fingerprint import Entry, Listing, identity_of, open_listing
-from vtabflow.prepare.images import Unreadable, decode, header
+from vtabflow.prepare.folders.entry import Entry, File, Layout
+from vtabflow.prepare.folders.fingerprint import FolderIdentity, identity_of, read_contents, readable
+from vtabflow.prepare.folders.layout import understand
+from vtabflow.prepare.folders.tree import Tree, open_tree
+from vtabflow.prepare.images import Unreadable, decode
 from vtabflow.prepare.store import HALF, SPLITS, create_store, rows_needed
 from vtabflow.runtime.progress import Progress
 
 UPSTREAM_VAL = Fraction(1, 20)
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class File:
-    """A file with a readable header. `crc` and `entry.size` identify its bytes."""
-
-    entry: Entry
-    crc: int
-    height: int
-    width: int
-    grey: bool
-
-    @property
-    def content(self) -> tuple[int, int]:
-        """What files of equal bytes share."""
-        return self.crc, self.entry.size
 
 
 def make(spec: StoreSpec) -> Manifest:
@@ -58,11 +45,13 @@ def make(spec: StoreSpec) -> Manifest:
     settings, image = spec.settings, spec.image
     assert isinstance(settings, FolderSettings) and isinstance(image, ImageSpec)
     path, role = settings.path, settings.role
-    with open_listing(path) as found:
-        skipped = dict.fromkeys(found.strays, "lies in no class folder")
-        known = [(entry, found.crc(entry)) for entry in found.entries]
-        _check_unchanged(spec, found, known)
-        files = _readable(found, known, skipped)
+    with open_tree(path, Path(spec.folder).parent) as tree:
+        found = understand(tree, settings.layout, path)
+        label = f"{spec.dataset}: reading"
+        contents = read_contents(tree, [entry.file for entry in found.entries], settings.decoding, label)
+        _check_unchanged(spec, identity_of(found, contents))
+        files, skipped = readable(found, contents)
+        check_readable(path, files, skipped)
         _check_skipped(settings, skipped)
         check_classes(path, found, files, role)
         splits = split_files(files, role, settings.split.seed, settings.split.fractions)
@@ -73,7 +62,7 @@ def make(spec: StoreSpec) -> Manifest:
             for split in SPLITS:
                 count = rows_needed(spec, split, len(splits[split]))
                 images = new.images(split, (count, *shape), image.numbers)
-                kept[split] = _fill(found, splits[split], images, image.resize, f"{spec.dataset}: {split}", skipped)
+                kept[split] = _fill(tree, splits[split], images, image.resize, f"{spec.dataset}: {split}", skipped)
                 new.keep(split, len(kept[split]))
             _check_skipped(settings, skipped)
             check_classes(path, found, [file for file in files if file.entry.name not in skipped], role)
@@ -97,12 +86,12 @@ def make(spec: StoreSpec) -> Manifest:
 
 def check_duplicates(dataset: str, path: str, splits: Mapping[str, Sequence[File]]) -> None:
     """Print how many test images have the bytes of a training image; UserError if most of the test images do."""
-    seen = {file.content: file for split in ("train", "val") for file in splits[split]}
-    duplicates = [file for file in splits["test"] if file.content in seen]
+    seen = {file.digest: file for split in ("train", "val") for file in splits[split]}
+    duplicates = [file for file in splits["test"] if file.digest in seen]
     if not duplicates:
         return
     first = duplicates[0]
-    example = f"{first.entry.name} ({seen[first.content].entry.name})"
+    example = f"{first.entry.name} ({seen[first.digest].entry.name})"
     found = (
         f"{len(duplicates)} of {len(splits['test'])} test images of {path} are training images too, such as {example}"
     )
@@ -148,7 +137,7 @@ def _stratified(pool: Sequence[File], missing: list[str], part: Mapping[str, Fra
     return splits
 
 
-def check_classes(path: str, found: Listing, files: Sequence[File], role: str) -> None:
+def check_classes(path: str, found: Layout, files: Sequence[File], role: str) -> None:
     """UserError unless every class has enough readable `files` in train, and in all if splits are still to be drawn."""
     train = Counter(file.entry.label for file in files if file.entry.split in ("", "train"))
     listed = {entry.label for entry in found.entries if entry.split in ("", "train")}
@@ -175,23 +164,15 @@ def check_classes(path: str, found: Listing, files: Sequence[File], role: str) -
             raise UserError(f"{few}: add some until there are 3 (train, val and test), or remove the class")
 
 
-def _readable(found: Listing, known: Sequence[tuple[Entry, int]], skipped: dict[str, str]) -> list[File]:
-    files = []
-    for entry, crc in known:
-        try:
-            files.append(File(entry, crc, *_read(found, entry, lambda stream, size: header(stream, size))))
-        except Unreadable as reason:
-            skipped[entry.name] = str(reason)
+def check_readable(path: str, files: Sequence[File], skipped: Mapping[str, str]) -> None:
+    """UserError if no file is a readable image."""
     if not files:
         first = min(skipped)
-        raise UserError(
-            f"none of the {len(known)} files in {found.path} is a readable image ({first} {skipped[first]})"
-        )
-    return files
+        raise UserError(f"none of the {len(skipped)} files in {path} is a readable image ({first} {skipped[first]})")
 
 
 def _fill(
-    found: Listing, files: list[File], images: np.ndarray, kind: str, label: str, skipped: dict[str, str]
+    tree: Tree, files: list[File], images: np.ndarray, kind: str, label: str, skipped: dict[str, str]
 ) -> list[File]:
     """Decode `files` into `images`, in order, until these are full, and return the files that were used."""
     kept: list[File] = []
@@ -200,7 +181,7 @@ def _fill(
         if len(kept) == len(images):
             break
         try:
-            pixels = _read(found, file.entry, lambda stream, _: decode(stream.read()))
+            pixels = _read(tree, file.entry, lambda stream: decode(stream.read()))
         except Unreadable as reason:
             skipped[file.entry.name] = str(reason)
             continue
@@ -211,11 +192,11 @@ def _fill(
     return kept
 
 
-def _read(found: Listing, entry: Entry, use: Callable[[IO[bytes], int], Result]) -> Result:
-    """`use(stream, size)` on one file. Whatever goes wrong while it is read makes it Unreadable."""
+def _read(tree: Tree, entry: Entry, use: Callable[[IO[bytes]], Result]) -> Result:
+    """`use(stream)` on one file. Whatever goes wrong while it is read makes it Unreadable."""
     try:
-        with found.open(entry) as stream:
-            return use(stream, entry.size)
+        with tree.open(entry.file) as stream:
+            return use(stream)
     except (Unreadable, MemoryError):
         raise
     except OSError as error:
@@ -248,7 +229,7 @@ def _as_stored(pixels: np.ndarray, images: np.ndarray, kind: str) -> np.ndarray:
 
 def _rank(word: str, seed: int, file: File) -> tuple[str, str, str]:
     """The position of a file in a seeded draw. The class and name only order files of equal bytes."""
-    content = f"{word}/{seed}/{file.crc:08x}/{file.entry.size}"
+    content = f"{word}/{seed}/{file.digest}"
     return hashlib.sha256(content.encode()).hexdigest(), file.entry.label, file.entry.name
 
 
@@ -263,8 +244,8 @@ def _check_skipped(settings: FolderSettings, skipped: Mapping[str, str]) -> None
         raise UserError(f"{what}: fix or remove them, or set `invalid: skip` to leave them out")
 
 
-def _check_unchanged(spec: StoreSpec, found: Listing, known: Sequence[tuple[Entry, int]]) -> None:
+def _check_unchanged(spec: StoreSpec, now: FolderIdentity) -> None:
     """The store's key is of the files that the folder had when the study was planned."""
-    now = identity_of(found, known)
     if spec.fingerprint and spec.fingerprint != Fingerprint(now.images, now.labels):
-        raise UserError(f"the images in {found.path} have changed since the study was planned: start the run again")
+        path = spec.settings.path if isinstance(spec.settings, FolderSettings) else spec.dataset
+        raise UserError(f"the images in {path} have changed since the study was planned: start the run again")
