@@ -42,6 +42,10 @@ def test_a_cell(place, capsys):
     assert 0 < score["selected"]["train_loss"] < 2 * max(losses) and score["selected"]["train_loss"] not in losses
     assert best == (arrays["val_pred"] == arrays["val_true"]).mean(), "val predictions are the selected trial's"
     assert score["accuracy"] == (arrays["test_pred"] == arrays["test_true"]).mean()
+    right = arrays["test_pred"] == arrays["test_true"]
+    recalls = [right[arrays["test_true"] == label].mean() for label in range(3)]
+    assert score["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert score["balanced_accuracy"] != score["accuracy"], "the classes of this task are not equally frequent"
     assert {name: (array.dtype, len(array)) for name, array in arrays.items()} == {
         "val_pred": (np.int32, 40),
         "val_true": (np.int32, 40),

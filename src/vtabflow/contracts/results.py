@@ -78,6 +78,24 @@ class Manifest:
     version: int = 1
 
 
+@dataclass(frozen=True)
+class StoreAudit:
+    """What `vtabflow data audit` found of a store when it was made; beside the manifest, as <key>.audit.json.
+
+    Attributes:
+        key: the store's.
+        mismatches: sentences; the store is not what it should be.
+        remarks: sentences; no errors.
+        jpeg: traces of JPEG: "none", "traces", "cannot be told", or "-" where that was not looked for.
+    """
+
+    key: str
+    mismatches: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    jpeg: str = "-"
+    version: int = 1
+
+
 # ---- pretrain
 
 
@@ -204,7 +222,11 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class Score:
-    """score.json of a cell. `accuracy` is a fraction of the n_test test examples; None if the cell failed."""
+    """score.json of a cell. `accuracy` is a fraction of the n_test test examples; None if the cell failed.
+
+    `balanced_accuracy`: the mean over classes of the share of their test examples that are right; classes without test
+    examples do not count. None in files that are older than the field.
+    """
 
     key: str
     method: str
@@ -231,6 +253,7 @@ class Score:
     spec: dict[str, Any]
     versions: dict[str, str]
     machine: dict[str, Any]
+    balanced_accuracy: float | None = None
     version: int = 1
 
 

@@ -358,7 +358,7 @@ class PageMethod:
 
 @dataclass(frozen=True)
 class PageTask:
-    """A column of the page."""
+    """A column of the page. `manifest`: the file that says what the task's images are (None: not known)."""
 
     id: str
     display: str
@@ -366,28 +366,32 @@ class PageTask:
     source: str
     dataset: str
     classes: int
+    manifest: str | None = None
 
 
 @dataclass(frozen=True)
 class PageUpstream:
-    """What the encoders were pre-trained on."""
+    """What the encoders were pre-trained on; `manifest` as in PageTask, None also where nothing is pre-trained."""
 
     id: str
     display: str
     source: str
+    manifest: str | None = None
 
 
 @dataclass(frozen=True)
 class LeftOut:
     """Display names of what the page mentions as missing: methods and tasks of the study, and VTAB's other tasks.
 
-    `cut`: the datasets may be subsets.
+    `cut`: the datasets may be subsets. `reasons`: display name -> why it is left out, where it is not that its images
+    have to be downloaded manually.
     """
 
     methods: tuple[str, ...]
     tasks: tuple[str, ...]
     vtab: tuple[str, ...]
     cut: bool
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

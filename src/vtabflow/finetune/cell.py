@@ -17,6 +17,7 @@ from vtabflow.contracts.results import EncoderCard, Score
 from vtabflow.contracts.specs import CellSpec
 from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import RunError
+from vtabflow.finetune.accuracy import balanced_accuracy
 from vtabflow.finetune.data import ImageSource, LabelledDataset, make_preprocess, read_labels, rows_of
 from vtabflow.finetune.encoder import extract_features, initial_weights, read_card
 from vtabflow.finetune.loop import Learner
@@ -174,7 +175,8 @@ def evaluate(cell: CellSpec, resources: CellResources) -> tuple[Score, Predictio
         return replace(score, reason="an output on the test examples is not finite"), {}
     predictions = _predictions(final.trial, val, test_pred, test)
     accuracy = float((predictions["test_pred"] == predictions["test_true"]).mean())
-    return replace(score, status="ok", accuracy=accuracy), predictions
+    balanced = balanced_accuracy(predictions["test_pred"], predictions["test_true"])
+    return replace(score, status="ok", accuracy=accuracy, balanced_accuracy=balanced), predictions
 
 
 def _learner(

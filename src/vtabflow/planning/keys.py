@@ -130,7 +130,7 @@ class _Planner:
         stores |= {spec.key: spec for name, spec in task_stores.items() if name not in self.excluded_tasks}
         return Plan(
             study=study,
-            page=self._page(list(cells.values()), upstream),
+            page=self._page(list(cells.values()), upstream, stores),
             stores=stores,
             encoders=run_encoders,
             cells=cells,
@@ -314,21 +314,29 @@ class _Planner:
 
     # ---- the page
 
-    def _page(self, cells: list[CellSpec], upstream: StoreSpec) -> PageSpec:
+    def _page(self, cells: list[CellSpec], upstream: StoreSpec, stores: dict[str, StoreSpec]) -> PageSpec:
         study = self.study
         methods = [catalogue.methods()[name] for name in study.methods if name not in self.excluded_methods]
         tasks = [task for name, task in self.tasks.items() if name not in self.excluded_tasks]
         classes = {cell.task: cell.classes for cell in cells}
+        manifests = {cell.task: stores[cell.store.key].manifest for cell in cells}
         draft = PageSpec(
             key="",
             folder="",
             receipt="",
             study=study.study,
             methods=tuple(PageMethod(m.id, m.display, m.family, study.network(m.id)) for m in methods),
-            tasks=tuple(PageTask(t.id, t.display, t.group, t.source, t.dataset, classes[t.id]) for t in tasks),
+            tasks=tuple(
+                PageTask(t.id, t.display, t.group, t.source, t.dataset, classes[t.id], manifests[t.id]) for t in tasks
+            ),
             budgets=study.budgets,
             seeds=study.seeds,
-            upstream=PageUpstream(upstream.dataset, self._display(upstream.dataset), upstream.source),
+            upstream=PageUpstream(
+                upstream.dataset,
+                self._display(upstream.dataset),
+                upstream.source,
+                upstream.manifest if upstream.key in stores else None,
+            ),
             network=study.pretrain.network,
             evaluation=study.finetune.evaluation,
             left_out=self._left_out(),

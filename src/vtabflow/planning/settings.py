@@ -70,7 +70,9 @@ class Folder(Group):
     invalid: Literal["refuse", "skip", "skip-task"] = Field(
         default="refuse", description="files that give no image: an error, left out and listed, or the task left out"
     )
-    split: Splits | None = Field(default=None, description="the names of the folder's own splits, where they are unusual")
+    split: Splits | None = Field(
+        default=None, description="the names of the folder's own splits, where they are unusual"
+    )
     labels: str | tuple[str, ...] | None = Field(
         default=None, description="the files below path that list the images and their classes; found where left out"
     )
