@@ -6,7 +6,7 @@ Planning imports this module, so it imports nothing heavy; the reader of headers
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO
@@ -54,22 +54,21 @@ class FolderIdentity:
     class_names: tuple[str, ...]
 
 
-def identity_of(layout: Layout, contents: Mapping[str, Content]) -> FolderIdentity:
-    """The fingerprint of examples whose contents are known; `contents` is by the name of the example."""
+def identity_of(layout: Layout, contents: Sequence[Content]) -> FolderIdentity:
+    """The fingerprint of examples whose contents are known, in the order of the layout."""
     images, labels = [], []
-    for entry in layout.entries:
+    for entry, content in zip(layout.entries, contents, strict=True):
         group = "" if entry.group is None else f"/{entry.group}"
-        image = f"{entry.split}/{contents[entry.name].digest}{group}\n"
+        image = f"{entry.split}/{content.digest}{group}\n"
         images.append(image)
         labels.append(f"{entry.label}/{image}")
     return FolderIdentity(_digest(images), _digest(labels), len(layout.classes), layout.classes)
 
 
-def readable(layout: Layout, contents: Mapping[str, Content]) -> tuple[list[File], dict[str, str]]:
-    """The examples with a readable header, by name, and name -> reason of the other files."""
+def readable(layout: Layout, contents: Sequence[Content]) -> tuple[list[File], dict[str, str]]:
+    """The examples with a readable header, in the order of the layout, and name -> reason of the other files."""
     files, skipped = [], dict(layout.strays)
-    for entry in layout.entries:
-        found = contents[entry.name]
+    for entry, found in zip(layout.entries, contents, strict=True):
         if found.reason is None:
             files.append(File(entry, found.digest, found.height, found.width, found.grey))
         else:
@@ -79,22 +78,22 @@ def readable(layout: Layout, contents: Mapping[str, Content]) -> tuple[list[File
 
 def read_contents(
     tree: Tree, files: Sequence[ListedFile], decoding: FolderDecoding, label: str | None = None
-) -> dict[str, Content]:
-    """What `files` of a tree hold, by name. Each is read once; `label` starts the lines about the progress."""
+) -> list[Content]:
+    """What `files` of a tree hold. Each is read once; `label` starts the lines about the progress."""
     progress = Progress(label or str(tree.path), len(files), "files")
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-    found: dict[str, Content] = {}
+    found: list[Content] = []
     for contents in _in_threads(tree, chunks, decoding):
-        found |= contents
+        found += contents
         progress.add(len(contents))
     return found
 
 
 def _in_threads(
     tree: Tree, chunks: Sequence[Sequence[ListedFile]], decoding: FolderDecoding
-) -> Iterator[dict[str, Content]]:
-    def read_chunk(chunk: Sequence[ListedFile]) -> dict[str, Content]:
-        return {file.name: _content(tree, file, decoding) for file in chunk}
+) -> Iterator[list[Content]]:
+    def read_chunk(chunk: Sequence[ListedFile]) -> list[Content]:
+        return [_content(tree, file, decoding) for file in chunk]
 
     if len(chunks) < 2:
         yield from map(read_chunk, chunks)

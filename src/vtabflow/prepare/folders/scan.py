@@ -8,7 +8,7 @@ size and times of the archive. Planning imports this module, so it imports nothi
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def scan(
     rows: Rows = body["contents"] if {**before, "layout": 0} == {**head, "layout": 0} else {}
     if head["archive"] and before == head:
         layout = _layout_from(body["layout"])
-        return _result(layout, {entry.name: _content(rows[entry.name]) for entry in layout.entries})
+        return _result(layout, [_content(rows[entry.name]) for entry in layout.entries])
     with open_tree(path, cache) as tree:
         layout = understand(tree, settings, str(path))
         contents, now = _contents(tree, layout, decoding, rows)
@@ -97,7 +97,7 @@ def identity(path: Path | str, cache: Path | str | None = None) -> FolderIdentit
     return scan(path, cache=cache).identity
 
 
-def _result(layout: Layout, contents: Mapping[str, Content]) -> Scan:
+def _result(layout: Layout, contents: Sequence[Content]) -> Scan:
     return Scan(layout, *readable(layout, contents), identity_of(layout, contents))
 
 
@@ -139,28 +139,24 @@ def _read_cache(place: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     return (head, body) if is_right else ({}, {})
 
 
-def _contents(tree: Tree, layout: Layout, decoding: FolderDecoding, known: Rows) -> tuple[dict[str, Content], Rows]:
-    """What the examples hold, by name, and the rows of the cache: what is known of the tree's files."""
-    rows, root = known, f"{tree.path}{os.sep}"
+def _contents(tree: Tree, layout: Layout, decoding: FolderDecoding, known: Rows) -> tuple[list[Content], Rows]:
+    """What the examples hold, and the rows of the cache: what is known of the tree's files."""
+    root, rows = f"{tree.path}{os.sep}", known
     if tree.archive is None:
-        states = {_key(file, root): [file.size, file.mtime_ns, file.ctime_ns] for file in tree.files}
-        rows = {key: row for key, row in known.items() if row[:3] == states.get(key)}
-    unknown = [entry.file for entry in layout.entries if _key(entry.file, root) not in rows]
-    contents = read_contents(tree, unknown, decoding)
-    rows = rows | {_key(file, root): _row(file, contents[file.name]) for file in unknown if _may_be_cached(file)}
-    for entry in layout.entries:
-        if entry.name not in contents:
-            contents[entry.name] = _content(rows[_key(entry.file, root)])
-    return contents, rows
+        states = {file.place: [file.size, file.mtime_ns, file.ctime_ns] for file in tree.files}
+        rows = {key: row for key, row in known.items() if row[:3] == states.get(root + key)}
+    keys = [_key(entry.file, root) for entry in layout.entries]
+    unknown = [(key, entry.file) for key, entry in zip(keys, layout.entries, strict=True) if key not in rows]
+    read = read_contents(tree, [file for _, file in unknown], decoding)
+    new = {key: _row(file, content) for (key, file), content in zip(unknown, read, strict=True)}
+    now = rows | {key: new[key] for key, file in unknown if not _is_young([0, file.mtime_ns])}
+    rows = rows | new
+    return [_content(rows[key]) for key in keys], now
 
 
 def _key(file: ListedFile, root: str) -> str:
-    """The name of a file in the cache."""
+    """The name of a file in the cache: its path, or its name in an archive."""
     return file.place.removeprefix(root) if isinstance(file.place, str) else file.name
-
-
-def _may_be_cached(file: ListedFile) -> bool:
-    return not _is_young([file.size, file.mtime_ns, file.ctime_ns])
 
 
 def _row(file: ListedFile, found: Content) -> list[Any]:
