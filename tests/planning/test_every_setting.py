@@ -41,6 +41,7 @@ SETTINGS = {
     "prepare.folders.birds.display": ("Birds of here", {"page"}),
     "prepare.folders.birds.group": ("natural", {"page"}),
     "prepare.folders.birds.invalid": ("skip", {"stores", *CELLS}),
+    "prepare.folders.birds.of": ("cifar100", set()),  # for the audit alone
     "prepare.tfds.folder": ("elsewhere", set()),
     "prepare.tfds.downloads": ("elsewhere", set()),
     "prepare.tfds.manual": ("elsewhere", set()),

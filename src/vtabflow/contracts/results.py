@@ -49,10 +49,13 @@ class Manifest:
     """manifest.json of a store. Mappings are by split, or by task and then split; `sha256` is by file name.
 
     `shape[split]` is (H, W, C); H and W are None in a packed store. `settings`, `image` and `spec` are those of the
-    StoreSpec. The fields from `form` to `tfds_counts` are None, and not in the file, where the source has none:
-    `form`, `oddities` (JPEGs and PNGs of unusual kind) and `shortened` (images made smaller) are of ImageNet, `splits`
-    (TFDS' split expressions) and `tfds_counts` of TFDS, `layout` (one line: how a folder of images was understood) and
-    `remarks` of folders.
+    StoreSpec. The fields from `form` on are None, and not in the file, where the source has none: `form`, `oddities`
+    (JPEGs and PNGs of unusual kind) and `shortened` (images made smaller) are of ImageNet, `splits` (TFDS' split
+    expressions), `tfds_counts` and `archives` of TFDS, `layout` (one line: how a folder of images was understood) of
+    folders, `remarks` of both.
+
+    `archives`: address -> SHA-256 of the archives that TFDS' records were made from; None where that is not known.
+    Remarks of TFDS: "archives-unknown", and "archives-foreign" where they are not those that TFDS has registered.
     """
 
     dataset: str
@@ -73,6 +76,7 @@ class Manifest:
     shortened: int | None = None
     splits: dict[str, str] | None = None
     tfds_counts: dict[str, int] | None = None
+    archives: dict[str, str] | None = None
     layout: str | None = None
     remarks: tuple[Remark, ...] | None = None
     version: int = 1

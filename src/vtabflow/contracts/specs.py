@@ -85,9 +85,13 @@ class FolderDecoding:
     max_pixels: int | None = None
 
 
+# Small datasets of which lossy copies are passed on as folders: what a folder may be declared to be a copy of.
+Original = Literal["cifar10", "cifar100", "svhn", "dsprites", "smallnorb", "eurosat", "patch-camelyon"]
+
+
 @dataclass(frozen=True)
 class FolderSettings:
-    """A folder or archive of images."""
+    """A folder or archive of images. `of`: the dataset that it is declared to be a copy of; in no key."""
 
     path: str
     invalid: Literal["refuse", "skip", "skip-task"]
@@ -95,6 +99,7 @@ class FolderSettings:
     role: Literal["task", "upstream"]
     layout: FolderLayout = FolderLayout()
     decoding: FolderDecoding = FolderDecoding()
+    of: Original | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from vtabflow.contracts.protocol import ROWS_1K
+from vtabflow.contracts.specs import Original
 from vtabflow.errors import nearest
 from vtabflow.networks.registry import NETWORKS
 from vtabflow.prepare.tfds.archives import is_address
@@ -89,6 +90,9 @@ class Folder(Group):
     )
     truncated: bool = Field(default=False, description="take images that are cut off at their end")
     max_pixels: Count | None = Field(default=None, description="take images with up to so many pixels")
+    of: Original | None = Field(
+        default=None, description="the dataset that this is a copy of, for `vtabflow data audit`; in no key"
+    )
 
 
 class Tfds(Group):

@@ -109,7 +109,7 @@ class StorePlanner:
         store = self._store(
             dataset=dataset,
             source="folder",
-            settings=FolderSettings(folder.path, folder.invalid, split, role),
+            settings=FolderSettings(folder.path, folder.invalid, split, role, of=folder.of),
             image=image,
             classes={dataset: found.classes},
             budgets=budgets,
