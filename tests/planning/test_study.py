@@ -7,7 +7,9 @@ import yaml
 from alter import changed
 
 from vtabflow.errors import UserError
+from vtabflow.planning import keys
 from vtabflow.planning.study import Study, load
+from vtabflow.planning.workflow_config import study_file
 
 
 def refused(tmp_path, raw) -> str:
@@ -61,6 +63,11 @@ def test_the_shipped_studies_load(root):
         ),
         ("pretrain.per_method", {"rotation": {"crop_area_min": 7.0}}, ["rotation.crop_area_min is 7.0", "0.01 to 1"]),
         ("pretrain.per_method", {"vae": {"latent": "many"}}, ["vae.latent", "'many'", "type of its default 128"]),
+        ("pretrain.per_method", {"vae": {"latent": "128"}}, ["vae.latent", "'128'", "type of its default 128"]),
+        ("pretrain.per_method", {"vae": {"beta": "small"}}, ["vae.beta", "'small'", "type of its default 1.0"]),
+        ("pretrain.per_method", {"vae": {"beta": "nan"}}, ["vae.beta", "'nan'", "type of its default 1.0"]),
+        ("pretrain.per_method", {"vae": {"beta": True}}, ["vae.beta", "True", "type of its default 1.0"]),
+        ("pretrain.per_method", {"vae": {"beta": "-5e-1"}}, ["vae.beta is -0.5: it should be from 0"]),
         (
             "prepare.image_size",
             48,
@@ -147,6 +154,42 @@ def test_a_rate_that_no_parameter_group_reads_is_refused_and_in_no_key(tmp_path,
     assert "bigbigan has discriminator_rate, generator_rate, encoder_rate; set those" in refused(tmp_path, raw)
 
 
+@pytest.mark.parametrize("written", ["0.00005", "5e-5", "5e-05", "5.0e-05", "'5e-05'"])
+def test_numbers_as_people_and_dvc_write_them(tmp_path, smoke, written):
+    """YAML 1.1 takes 5e-05 for a string. Wherever a number is meant it is that number, and in keys too."""
+    raw = changed(smoke, "methods", ["from-scratch", "uncond-biggan"])
+    raw["pretrain"]["per_method"] = {"uncond-biggan": {"generator_rate": "RATE", "weight_decay": "RATE"}}
+    raw["finetune"]["learning_rates"] = ["RATE"]
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw).replace("RATE", written))
+    study = load(path)
+    settings = study.method_settings("uncond-biggan")
+    assert settings["generator_rate"] == settings["weight_decay"] == study.finetune.learning_rates[0] == 5e-5
+    path.write_text(yaml.safe_dump(raw).replace("RATE", "0.00005"))
+    assert keys.plan(study).encoders.keys() == keys.plan(load(path)).encoders.keys()
+
+
+def test_a_whole_number_for_a_fraction_has_one_key(smoke):
+    raw = changed(smoke, "methods", ["from-scratch", "rotation"])
+    plans = [
+        keys.plan(Study.model_validate(changed(raw, "pretrain.per_method", {"rotation": {"crop_area_min": area}})))
+        for area in (1, 1.0, "1e0")
+    ]
+    assert plans[0].encoders.keys() == plans[1].encoders.keys() == plans[2].encoders.keys()
+
+
+def test_a_number_that_dvc_writes_into_the_study(tmp_path, smoke):
+    """What `dvc exp run -S` does with the file."""
+    hydra = pytest.importorskip("dvc.utils.hydra")
+    path = tmp_path / "params.yaml"
+    raw = changed(smoke, "methods", ["from-scratch", "rotation"])
+    path.write_text(yaml.safe_dump(changed(raw, "pretrain.per_method", {"rotation": {"crop_area_min": 0.4}})))
+    hydra.apply_overrides(path, ["pretrain.per_method.rotation.crop_area_min=0.025", "+pretrain.learning_rate=0.00005"])
+    assert "5e-05" in path.read_text()
+    study = load(path)
+    assert study.method_settings("rotation")["crop_area_min"] == 0.025 and study.pretrain.learning_rate == 5e-5
+
+
 def test_what_they_can_take_is_taken(smoke):
     raw = changed(changed(smoke, "methods", ["bigbigan", "mae"]), "prepare.image_size", 32)
     raw["pretrain"]["per_method"] = {
@@ -185,6 +228,31 @@ def test_files_that_are_no_study(tmp_path):
 )
 def test_mistakes_of_form_are_said_in_words_of_yaml(tmp_path, smoke, key, value, says):
     assert says in refused(tmp_path, changed(smoke, key, value))
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "says"),
+    [
+        ({"finetune": {"batch": 4}}, [], ["finetune is a setting of the study", "params.yaml", "dvc exp run -S"]),
+        ({"param": "studies/smoke.yaml"}, [], ["no key param (did you mean params?)", "--config params=FILE"]),
+        ({"params": "params.yaml", "seeds": [1]}, [], ["seeds is a setting of the study"]),
+        ({"workflow": 1}, [], ["no key workflow;"]),
+        ({"params": None}, [], ["--config params= names no study file"]),
+        ({"params": 5}, [], ["--config params=5 names no study file"]),
+        ({"params": ""}, [], ["--config params= names no study file"]),
+        (None, ["other.yaml"], ["--configfile other.yaml holds a study", "write --config params=other.yaml"]),
+        ({"finetune": {"batch": 4}}, ["other.yaml"], ["finetune is a setting of the study"]),
+    ],
+)
+def test_a_configuration_of_snakemake_that_would_change_nothing_is_refused(smoke, config, files, says):
+    with pytest.raises(UserError) as error:
+        study_file(smoke if config is None else config, files)
+    assert all(words in str(error.value) for words in says) and "\n" not in str(error.value)
+
+
+def test_the_study_file_that_snakemake_is_told():
+    assert study_file({}) == "params.yaml"
+    assert study_file({"params": "studies/smoke.yaml"}, ["a.yaml"]) == "studies/smoke.yaml"
 
 
 def test_several_mistakes_are_counted(tmp_path, smoke):

@@ -47,6 +47,15 @@ def test_a_typo(micro):
     assert not (micro.folder / "results").exists() and not (micro.folder / "data").exists()
 
 
+def test_a_setting_on_the_command_line_of_snakemake(micro):
+    """Neither --config nor --configfile changes settings; what would be ignored is refused."""
+    message = sentence(micro.run("snakemake", "-n", "--config", 'finetune={"batch": 4}', check=False))
+    assert "finetune is a setting of the study" in message and "params.yaml" in message
+    message = sentence(micro.run("snakemake", "--cores", "1", "--configfile", "studies/smoke.yaml", check=False))
+    assert "write --config params=studies/smoke.yaml" in message
+    assert not (micro.folder / "results").exists()
+
+
 def test_make_report_with_a_typo_and_without_a_study(micro):
     venv = str(Path(sys.executable).parents[1])
     micro.params(methods=["sup-10o"])

@@ -7,13 +7,14 @@ from vtabflow.contracts.specs import ImagenetSettings, TfdsSettings
 from vtabflow.errors import RunError, UserError
 from vtabflow.planning import keys, state
 from vtabflow.planning.study import load
+from vtabflow.planning.workflow_config import study_file
 from vtabflow.runtime import devices
 
 
 def planned():
     """The plan of params.yaml, or of the study named by --config params=FILE."""
     try:
-        plan = keys.plan(load(config.get("params", "params.yaml")))
+        plan = keys.plan(load(study_file(config, workflow.configfiles)))
         state.freeze(plan)
         state.forget_lost(plan)
     except (UserError, RunError) as error:

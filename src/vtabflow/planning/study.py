@@ -1,5 +1,6 @@
 """The study: params.yaml (or studies/<name>.yaml), checked on load. Imports nothing heavy."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -172,8 +173,10 @@ class Study(Group):
             raise ValueError(
                 f"pretrain.per_method.{method}.learning_rate is not read: {method} has {', '.join(rates)}; set those"
             )
-        for key, value in given.items():
-            _check_setting(f"pretrain.per_method.{method}.{key}", key, value, info, known)
+        given = {
+            key: _checked_setting(f"pretrain.per_method.{method}.{key}", key, value, info, known)
+            for key, value in given.items()
+        }
         common_given = {key: value for key, value in {**common, **info.defaults, **given}.items() if key in common}
         try:
             checked = Pretrain(**common_given).model_dump(exclude={"network", "seed", "subset", "per_method"})
@@ -188,8 +191,11 @@ class Study(Group):
         return {**checked, **own, "image_size": checked["image_size"] or self.prepare.image_size}
 
 
-def _check_setting(place: str, key: str, value: Any, info: catalogue.MethodInfo, known: dict[str, Any]) -> None:
-    """Refuse an entry of per_method that the method does not have, or a value of another type or out of its range."""
+def _checked_setting(place: str, key: str, value: Any, info: catalogue.MethodInfo, known: dict[str, Any]) -> Any:
+    """An entry of per_method, its numbers as numbers.
+
+    Refuses what the method does not have, and a value of another type or out of its range.
+    """
     if key == "network" and value not in NETWORKS:
         raise ValueError(
             f"{place}: there is no network {value}{nearest(value, NETWORKS)}; the networks are: {', '.join(NETWORKS)}"
@@ -198,21 +204,39 @@ def _check_setting(place: str, key: str, value: Any, info: catalogue.MethodInfo,
         raise ValueError(
             f"{place}: {info.id} has no setting {key}{nearest(key, known)}; it has: {', '.join(sorted(known))}"
         )
-    if key in info.settings and not _same_kind(value, info.settings[key]):
-        raise ValueError(f"{place}: {value!r} should be of the type of its default {info.settings[key]!r}")
+    if key in info.settings:
+        try:
+            value = _of_kind(value, info.settings[key])
+        except ValueError as error:
+            raise ValueError(
+                f"{place}: {value!r} should be of the type of its default {info.settings[key]!r}"
+            ) from error
     low, high = info.ranges.get(key, (None, None))
     if low is not None and not low <= value <= high:
         raise ValueError(f"{place} is {value!r}: it should be from {low:g} to {high:g}")
+    return value
 
 
-def _same_kind(value: Any, default: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float))
+def _of_kind(value: Any, default: Any) -> Any:
+    """`value` as the type of `default`.
+
+    For a float also an int, and a string that YAML 1.1 does not take for a number but people and DVC write: 5e-4.
+
+    Raises:
+        ValueError: it is of another type, or not finite.
+    """
     if isinstance(default, (list, tuple)):
-        return isinstance(value, (list, tuple)) and all(_same_kind(v, default[0]) for v in value if default)
-    return isinstance(value, type(default))
+        if not isinstance(value, (list, tuple)):
+            raise ValueError
+        return [_of_kind(part, default[0]) for part in value] if default else list(value)
+    if isinstance(default, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, type(default)):
+        raise ValueError
+    return value
 
 
 class _UniqueKeys(yaml.SafeLoader):
