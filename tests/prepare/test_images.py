@@ -126,3 +126,32 @@ def test_no_cut_or_changed_file_raises_anything_else():
         for use in (images.decode, lambda given: images.header(io.BytesIO(given), len(given))):
             with contextlib.suppress(images.Unreadable):
                 use(bytes(data))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (POINTER, "is a Git LFS pointer and not an image: run `git lfs pull` in its repository"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "is HEIC, which is not read: convert it to JPEG or PNG"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0heic" + bytes(99), "is HEIC, which is not read: convert it to JPEG or PNG"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", "is a broken AVIF"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\0", "is a camera's raw file, which is not read: convert it to JPEG or PNG"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "is a video and not an image"),
+        (bytes(128) + b"DICM" + bytes(9), "is DICOM, which is not read: convert it to PNG"),
+        (b"%PDF-1.7\n", "is a PDF and not an image: export its pages as PNG"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE HTML><html>404", "is a web page and not an image: download it again"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing, which is not read: export it as PNG"),
+        (b"\x93NUMPY\x01\0", "is a NumPy array, which is not read: save it as PNG"),
+        (b"hello", "is not an image"),
+        (b"\x89PN", "is not an image"),
+    ],
+)
+def test_what_people_take_for_images_is_named(data, reason):
+    with pytest.raises(images.Unreadable) as at_header:
+        images.header(io.BytesIO(data), len(data))
+    with pytest.raises(images.Unreadable) as at_decoding:
+        images.decode(data)
+    assert str(at_header.value) == str(at_decoding.value) == reason

@@ -19,10 +19,43 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit, 256 MiB of RGB: more is a decompr
 MAX_BYTES = 1 << 29
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 TRANSPARENT = ("LA", "La", "RGBA", "RGBa", "PA")
+RAW = "is a camera's raw file, which is not read: convert it to JPEG or PNG"
+# What people take for images, by the first bytes. ISO media files have their kind ("brand") at byte 8, after "ftyp".
+KINDS = (
+    (b"version https://git-lfs", "is a Git LFS pointer and not an image: run `git lfs pull` in its repository"),
+    (b"%PDF", "is a PDF and not an image: export its pages as PNG"),
+    (b"8BPS", "is a Photoshop file, which is not read: export it as PNG"),
+    (b"\xff\x0a", "is JPEG XL, which is not read: convert it to JPEG or PNG"),
+    (b"\0\0\0\x0cJXL ", "is JPEG XL, which is not read: convert it to JPEG or PNG"),
+    (b"FUJIFILMCCD-RAW", RAW),
+    (b"\x89HDF", "is an HDF5 file, which is not read: save its images one by one as PNG"),
+    (b"\x93NUMPY", "is a NumPy array, which is not read: save it as PNG"),
+    (b"<svg", "is an SVG drawing, which is not read: export it as PNG"),
+    (b"<?xml", "is XML and not an image"),
+    (b"<!doctype html", "is a web page and not an image: download it again"),
+    (b"<html", "is a web page and not an image: download it again"),
+    (b"PK\x03\x04", "is a zip file and not an image: unpack it"),
+    (b"\x1f\x8b", "is compressed with gzip: unpack it"),
+)
+HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
 class Unreadable(Exception):
     """A file that gives no image; the text is the reason, to be read after the file's name."""
+
+
+def not_an_image(start: bytes) -> str:
+    """Why a file that no decoder knows is no image, from its first bytes (132 are enough), to follow its name."""
+    if start[4:8] == b"ftyp":
+        if start[8:12] in HEIC:
+            return "is HEIC, which is not read: convert it to JPEG or PNG"
+        if start[8:12] in (b"avif", b"avis"):
+            return "is a broken AVIF"
+        return RAW if start[8:12] == b"crx " else "is a video and not an image"
+    if start[128:132] == b"DICM":
+        return "is DICOM, which is not read: convert it to PNG"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:32].lower()
+    return next((what for magic, what in KINDS if start.startswith(magic) or text.startswith(magic)), "is not an image")
 
 
 def header(stream: IO[bytes], size: int) -> tuple[int, int, bool]:
@@ -63,8 +96,6 @@ def _decoder_errors() -> Iterator[None]:
             yield
     except (Unreadable, MemoryError):
         raise
-    except Image.UnidentifiedImageError as error:
-        raise Unreadable("is not an image") from error
     except Image.DecompressionBombError as error:
         raise Unreadable(f"has more than {MAX_PIXELS} pixels") from error
     except Exception as error:
@@ -77,7 +108,11 @@ def _open(stream: IO[bytes], size: int) -> Image.Image:
     if size > MAX_BYTES:
         raise Unreadable(f"is larger than {MAX_BYTES >> 20} MiB")
     Image.init()
-    image = Image.open(stream, formats=[name for name in FORMATS if name in Image.OPEN])
+    try:
+        image = Image.open(stream, formats=[name for name in FORMATS if name in Image.OPEN])
+    except Image.UnidentifiedImageError as error:
+        stream.seek(0)
+        raise Unreadable(not_an_image(stream.read(132))) from error
     if image.width * image.height > MAX_PIXELS:
         raise Unreadable(f"has more than {MAX_PIXELS} pixels")
     # Mode I of a PNG or PPM has 16 bits; of other formats the range is not known.
