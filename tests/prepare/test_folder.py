@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from small_folders import BROKEN, classes_of, encoded, given_splits, noise, prepared, spec_for, write_files, zipped
 
-from vtabflow.contracts.specs import Fingerprint, ImageSpec
+from vtabflow.contracts.specs import Fingerprint, FolderLayout, ImageSpec
 from vtabflow.errors import UserError
 from vtabflow.prepare import store
 from vtabflow.prepare.folders import source as folder
@@ -92,15 +92,42 @@ def test_given_splits_are_kept_and_a_moved_image_changes_its_label_alone(tmp_pat
 def test_test_images_that_were_trained_on_are_said_or_refused(tmp_path, capsys):
     files = given_splits()
     files["test/a/0.png"], files["test/a/1.png"] = files["train/b/1.png"], files["val/b/1.png"]
-    prepared(write_files(tmp_path / "few", files), tmp_path / "0")
-    printed = capsys.readouterr().out
-    assert "2 of 36 test images of " in printed
-    assert "such as test/a/0.png (train/b/1.png)" in printed or "such as test/a/1.png (val/b/1.png)" in printed
+    opened = prepared(write_files(tmp_path / "few", files), tmp_path / "0")
+    remark = next(remark for remark in opened.manifest.remarks if remark.kind == "test-in-train")
+    assert remark.text.startswith("2 of 36 test images are in train or val too, such as ")
+    assert set(remark.examples) == {"test/a/0.png (train/b/1.png)", "test/a/1.png (val/b/1.png)"}
+    assert f"mine: {remark.text}\n" in capsys.readouterr().out
     files |= {name.replace("train/", "test/"): data for name, data in files.items() if name.startswith("train/")}
-    with pytest.raises(UserError, match="36 of 36 test images .* training images too, .* leave test/ out"):
+    with pytest.raises(UserError, match="36 of 36 test images are in train too, .* leave test out"):
         prepared(write_files(tmp_path / "all", files), tmp_path / "1")
-    prepared(write_files(tmp_path / "none", given_splits()), tmp_path / "2")
-    assert "test images" not in capsys.readouterr().out
+    opened = prepared(write_files(tmp_path / "none", given_splits()), tmp_path / "2")
+    assert [remark.kind for remark in opened.manifest.remarks] == ["1k-images"]
+
+
+def test_the_manifest_and_the_log_say_what_was_understood(tmp_path, capsys):
+    """Numbers are those of the images that could be decoded."""
+    cut = {f"a/cut{number}.png": BROKEN["cut.png"][0] for number in range(3)}
+    files = classes_of({"a": 20, "b": 20, "c": 1}) | cut | {"lost.png": encoded(noise())}
+    opened = prepared(write_files(tmp_path / "in", files), tmp_path, layout=FolderLayout(min_per_class=3))
+    manifest, counts = opened.manifest, opened.manifest.counts
+    assert sum(counts.values()) == 40 and manifest.class_names == {"mine": ("a", "b")}
+    numbers = ", ".join(f"{split} {counts[split]}" for split in store.SPLITS)
+    assert manifest.layout == f"2 classes, 40 images (class folders); {numbers}, split here, seeded"
+    said = {remark.kind: remark.text for remark in manifest.remarks}
+    assert said["small-classes"] == "1 class is left out for too few images (c)"
+    assert {entry.file for entry in manifest.skipped} == {*cut, "lost.png", "c/0.png"}
+    printed = capsys.readouterr().out
+    assert f"mine: {manifest.layout}\n" in printed and f"mine: {said['small-classes']}\n" in printed
+
+
+def test_copies_are_not_cut_apart(tmp_path):
+    """Four pictures of each class, ten times each; the files of one picture have the same bytes."""
+    pictures = {label: [encoded(noise()) for _ in range(4)] for label in "ab"}
+    files = {f"{label}/{number}.png": data[number % 4] for label, data in pictures.items() for number in range(40)}
+    opened = prepared(write_files(tmp_path / "in", files), tmp_path)
+    assert opened.manifest.counts == {"train": 40, "val": 20, "test": 20}
+    pixels = {split: {image.tobytes() for image in opened.images(split)} for split in store.SPLITS}
+    assert sum(map(len, pixels.values())) == 8 == len(set().union(*pixels.values()))
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,9 @@
-"""Source `folder`: a folder or zip of <class>/<image>, optionally below train/, val/ and test/, becomes a store.
+"""Source `folder`: a folder or archive of images becomes a store.
 
-Splits that exist are kept. A missing one is drawn from train with a seed: for a task class by class (60/20/20 unless
-the spec says otherwise), for an upstream dataset 5% of all images for val and no test. The draw and the order of the
-examples sort digests of (seed, the file's bytes). They depend on no file name and, within an existing split, on no
-class, so the first 800 examples of train are a random sample, and a relabelled image moves no other.
+How it is understood: layout.py. Which images are in which split, and in which order: split.py.
 """
 
-import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -18,15 +12,15 @@ import numpy as np
 from vtabflow.contracts.results import Manifest, SkippedFile
 from vtabflow.contracts.specs import Fingerprint, FolderSettings, ImageSpec, StoreSpec
 from vtabflow.errors import UserError
-from vtabflow.prepare.folders.entry import Entry, File, Layout
+from vtabflow.prepare.folders.entry import Entry, File
 from vtabflow.prepare.folders.fingerprint import FolderIdentity, identity_of, read_contents, readable
 from vtabflow.prepare.folders.layout import understand
+from vtabflow.prepare.folders.split import Division, divide, without
 from vtabflow.prepare.folders.tree import Tree, open_tree
 from vtabflow.prepare.images import Unreadable, decode
 from vtabflow.prepare.store import HALF, SPLITS, create_store, rows_needed
 from vtabflow.runtime.progress import Progress
 
-UPSTREAM_VAL = Fraction(1, 20)
 Result = TypeVar("Result")
 
 
@@ -53,115 +47,45 @@ def make(spec: StoreSpec) -> Manifest:
         files, skipped = readable(found, contents)
         check_readable(path, files, skipped)
         _check_skipped(settings, skipped)
-        check_classes(path, found, files, role)
-        splits = split_files(files, role, settings.split.seed, settings.split.fractions)
-        check_duplicates(spec.dataset, path, splits)
+        division = divide(found, files, settings)
         shape = _shape(files, image.size)
         kept: dict[str, list[File]] = {}
         with create_store(spec) as new:
             for split in SPLITS:
-                count = rows_needed(spec, split, len(splits[split]))
+                files = division.files[split]
+                count = rows_needed(spec, split, len(files))
                 images = new.images(split, (count, *shape), image.numbers)
-                kept[split] = _fill(tree, splits[split], images, image.resize, f"{spec.dataset}: {split}", skipped)
+                kept[split] = _fill(tree, files, images, image.resize, f"{spec.dataset}: {split}", skipped)
                 new.keep(split, len(kept[split]))
             _check_skipped(settings, skipped)
-            check_classes(path, found, [file for file in files if file.entry.name not in skipped], role)
+            division = without(division, skipped, found, settings)
             for split in SPLITS:
                 if not kept[split] and (role == "task" or split == "train"):
                     raise UserError(f"{path} leaves no readable image for {split}: add images to it, or to train")
-            if skipped:
-                first = min(skipped)
-                print(f"{spec.dataset}: skipped {len(skipped)} files, {first} ({skipped[first]}) first", flush=True)
+            skipped |= division.left_out
+            _print(spec.dataset, division, skipped)
             task = spec.tasks[0]
-            number = {label: index for index, label in enumerate(found.classes)}
+            number = {label: index for index, label in enumerate(division.classes)}
             labels = {split: np.array([number[file.entry.label] for file in kept[split]], np.int64) for split in SPLITS}
             return new.finish(
                 {task: labels},
                 {split: [file.entry.name for file in kept[split]] for split in SPLITS},
-                {task: len(found.classes)},
-                {task: found.classes},
+                {task: len(division.classes)},
+                {task: division.classes},
                 [SkippedFile(name, skipped[name]) for name in sorted(skipped)],
+                layout=division.line,
+                remarks=division.remarks,
             )
 
 
-def check_duplicates(dataset: str, path: str, splits: Mapping[str, Sequence[File]]) -> None:
-    """Print how many test images have the bytes of a training image; UserError if most of the test images do."""
-    seen = {file.digest: file for split in ("train", "val") for file in splits[split]}
-    duplicates = [file for file in splits["test"] if file.digest in seen]
-    if not duplicates:
-        return
-    first = duplicates[0]
-    example = f"{first.entry.name} ({seen[first.digest].entry.name})"
-    found = (
-        f"{len(duplicates)} of {len(splits['test'])} test images of {path} are training images too, such as {example}"
-    )
-    if 2 * len(duplicates) > len(splits["test"]):
-        raise UserError(f"{found}: a test set needs images of its own; put others into test/, or leave test/ out")
-    print(f"{dataset}: {found}", flush=True)
-
-
-def split_files(files: Sequence[File], role: str, seed: int, fractions: Sequence[float]) -> dict[str, list[File]]:
-    """The files of train, val and test, each in the order of the store. `fractions`: of train, val and test."""
-    splits: dict[str, list[File]] = {split: [] for split in SPLITS}
-    for file in files:
-        splits[file.entry.split or "train"].append(file)
-    missing = [split for split in ("val", "test") if not splits[split]]
-    pool = sorted(splits["train"], key=lambda file: _rank("split", seed, file))
-    if role == "task" and missing:
-        splits |= _stratified(
-            pool, missing, dict(zip(SPLITS, (Fraction(str(part)) for part in fractions), strict=True))
-        )
-    elif role == "upstream" and "val" in missing:
-        count = min(len(pool) - 1, max(1, _rounded(UPSTREAM_VAL * len(pool))))
-        splits["val"], splits["train"] = pool[:count], pool[count:]
-    return {split: sorted(members, key=lambda file: _rank("order", seed, file)) for split, members in splits.items()}
-
-
-def _stratified(pool: Sequence[File], missing: list[str], part: Mapping[str, Fraction]) -> dict[str, list[File]]:
-    """The `missing` splits and the rest of train, from each class of `pool` by the fractions `part`."""
-    total = part["train"] + sum(part[split] for split in missing)
-    by_class: dict[str, list[File]] = {}
-    for file in pool:
-        by_class.setdefault(file.entry.label, []).append(file)
-    splits: dict[str, list[File]] = {split: [] for split in ("train", *missing)}
-    for members in by_class.values():
-        # At least one of each class, unless that leaves train with none: a tested class has to be trained on.
-        counts = {split: max(1, _rounded(part[split] / total * len(members))) for split in missing}
-        while sum(counts.values()) >= len(members):
-            counts[max(counts, key=lambda split: counts[split])] -= 1
-        start = 0
-        for split, count in counts.items():
-            splits[split] += members[start : start + count]
-            start += count
-        splits["train"] += members[start:]
-    return splits
-
-
-def check_classes(path: str, found: Layout, files: Sequence[File], role: str) -> None:
-    """UserError unless every class has enough readable `files` in train, and in all if splits are still to be drawn."""
-    train = Counter(file.entry.label for file in files if file.entry.split in ("", "train"))
-    listed = {entry.label for entry in found.entries if entry.split in ("", "train")}
-    if role == "task" and len(found.classes) < 2:
-        raise UserError(f"{path} has one class, {found.classes[0]}: a task needs at least two class folders")
-    for split in found.splits:
-        if split and not any(file.entry.split == split for file in files):
-            raise UserError(
-                f"{path}: {split} has no readable image: fix its files, or remove {split} to have it drawn from train"
-            )
-    drawn = role == "task" and found.splits in ([""], ["train"])
-    for label in found.classes:
-        count = train[label]
-        if label not in listed:
-            split = next(entry.split for entry in found.entries if entry.label == label)
-            where = f"{sum(entry.label == label for entry in found.entries)} files in {split} and none in train"
-            raise UserError(
-                f"{path}: class {label} has {where}: add images to train/{label}, or remove {split}/{label}"
-            )
-        if count == 0:
-            raise UserError(f"{path}: class {label} has 0 readable images in train: fix its files or remove the class")
-        if drawn and count < 3:
-            few = f"{path}: class {label} has too few readable images ({count})"
-            raise UserError(f"{few}: add some until there are 3 (train, val and test), or remove the class")
+def _print(dataset: str, division: Division, skipped: Mapping[str, str]) -> None:
+    """What was understood, for the log."""
+    print(f"{dataset}: {division.line}", flush=True)
+    for remark in division.remarks:
+        print(f"{dataset}: {remark.text}", flush=True)
+    if skipped:
+        first = min(skipped)
+        print(f"{dataset}: skipped {len(skipped)} files, {first} ({skipped[first]}) first", flush=True)
 
 
 def check_readable(path: str, files: Sequence[File], skipped: Mapping[str, str]) -> None:
@@ -225,16 +149,6 @@ def _as_stored(pixels: np.ndarray, images: np.ndarray, kind: str) -> np.ndarray:
         if images.dtype == np.uint8:
             pixels = np.floor(pixels + HALF).clip(0, 255).astype(np.uint8)
     return np.broadcast_to(pixels, shape)
-
-
-def _rank(word: str, seed: int, file: File) -> tuple[str, str, str]:
-    """The position of a file in a seeded draw. The class and name only order files of equal bytes."""
-    content = f"{word}/{seed}/{file.digest}"
-    return hashlib.sha256(content.encode()).hexdigest(), file.entry.label, file.entry.name
-
-
-def _rounded(value: Fraction) -> int:
-    return int(value + Fraction(1, 2))
 
 
 def _check_skipped(settings: FolderSettings, skipped: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ other. Planning imports this module, so it imports nothing heavy.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -24,6 +24,7 @@ from vtabflow.prepare.folders.split_remarks import refuse_shared, remarks_of
 
 SPLITS = ("train", "val", "test")
 UPSTREAM_VAL = Fraction(1, 20)
+SMALL = "small-classes"  # a kind of remark
 NO_COPIES: Mapping[str, str] = {}
 
 
@@ -68,25 +69,47 @@ def divide(
     files = [file for file in files if file.entry.label not in small]
     check_classes(path, layout, classes, files, role)
     splits = split_files(files, role, settings.split, near, path)
-    if role == "task":
-        refuse_shared(path, splits)
-    return described(splits, layout, classes, role, near, left_out, small)
+    return _division(splits, layout, classes, settings, near, left_out, _of_small(small))
 
 
-def described(
+def without(
+    division: Division,
+    broken: Container[str],
+    layout: Layout,
+    settings: FolderSettings,
+    near: Mapping[str, str] = NO_COPIES,
+) -> Division:
+    """A division less the images called `broken`, which could not be decoded; no other image moves.
+
+    Raises:
+        UserError: as in `divide`.
+    """
+    splits = {
+        split: [file for file in files if file.entry.name not in broken] for split, files in division.files.items()
+    }
+    if splits == division.files:
+        return division
+    left = [file for files in splits.values() for file in files]
+    check_classes(settings.path, layout, division.classes, left, settings.role)
+    split_files(left, settings.role, settings.split, near, settings.path)  # there must be enough to draw from
+    small = [remark for remark in division.remarks if remark.kind == SMALL]
+    return _division(splits, layout, division.classes, settings, near, division.left_out, small)
+
+
+def _division(
     splits: dict[str, list[File]],
     layout: Layout,
     classes: tuple[str, ...],
-    role: str,
-    near: Mapping[str, str] = NO_COPIES,
-    left_out: Mapping[str, str] | None = None,
-    small: Sequence[str] = (),
+    settings: FolderSettings,
+    near: Mapping[str, str],
+    left_out: dict[str, str],
+    small: Sequence[Remark],
 ) -> Division:
-    """The line and the remarks of splits. Arguments as in `divide`; `small`: classes that were left out."""
     given = [split for split in layout.splits if split]
-    remarks = [*layout.remarks, *_of_small(small), *remarks_of(splits, given, classes, role, near)]
-    line = line_of(splits, layout.kind, given, classes)
-    return Division(splits, classes, line, tuple(remarks), dict(left_out or {}))
+    if settings.role == "task":
+        refuse_shared(settings.path, splits)
+    remarks = [*layout.remarks, *small, *remarks_of(splits, given, classes, settings.role, near)]
+    return Division(splits, classes, line_of(splits, layout.kind, given, classes), tuple(remarks), left_out)
 
 
 def line_of(splits: Mapping[str, Sequence[File]], kind: str, given: Sequence[str], classes: Sequence[str]) -> str:
@@ -120,7 +143,7 @@ def _of_small(small: Sequence[str]) -> list[Remark]:
         return []
     names = ", ".join(small[:5]) + (", ..." if small[5:] else "")
     text = f"{len(small)} {'class is' if len(small) == 1 else 'classes are'} left out for too few images ({names})"
-    return [Remark("small-classes", len(small), text, tuple(small[:5]))]
+    return [Remark(SMALL, len(small), text, tuple(small[:5]))]
 
 
 def check_classes(path: str, layout: Layout, classes: Sequence[str], files: Sequence[File], role: str) -> None:
@@ -203,6 +226,11 @@ def split_files(
 
 def _blocks(files: Sequence[File], near: Mapping[str, str], role: str) -> list[_Block]:
     """The images of train in blocks: connected by equal bytes, equal groups and near copies."""
+    if not near and all(file.entry.group is None for file in files):
+        by_content: dict[str, list[File]] = {}
+        for file in files:
+            by_content.setdefault(file.digest, []).append(file)
+        return [block for members in by_content.values() if (block := _block(members, role))]
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
     def root(key: tuple[str, str]) -> tuple[str, str]:
@@ -220,13 +248,19 @@ def _blocks(files: Sequence[File], near: Mapping[str, str], role: str) -> list[_
     together: dict[tuple[str, str], list[File]] = {}
     for file in files:
         together.setdefault(root(("content", file.digest)), []).append(file)
-    blocks = []
-    for members in together.values():
-        inside = [file for file in members if file.entry.split in ("", "train")]
-        if inside:
-            counts = Counter("" if role == "upstream" else file.entry.label for file in inside)
-            blocks.append(_Block(inside, dict(sorted(counts.items())), len(inside) < len(members)))
-    return blocks
+    return [block for members in together.values() if (block := _block(members, role))]
+
+
+def _block(members: list[File], role: str) -> _Block | None:
+    """The images of train among what stays together, or None."""
+    inside = [file for file in members if file.entry.split in ("", "train")]
+    if role == "upstream":
+        counts = {"": len(inside)}
+    elif len(inside) == 1:
+        counts = {inside[0].entry.label: 1}
+    else:
+        counts = dict(sorted(Counter(file.entry.label for file in inside).items()))
+    return _Block(inside, counts, len(inside) < len(members)) if inside else None
 
 
 def _check_blocks(path: str, blocks: Sequence[_Block], number: Mapping[str, int], missing: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 Planning imports this module, so it imports nothing heavy.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from vtabflow.contracts.protocol import ROWS_1K
@@ -72,7 +73,8 @@ def _shared(
         words: the verb for one and for several images, and what follows; {} becomes the splits where it was found.
         unless: digests of images that are not counted.
     """
-    seen = {key: (other, file) for other in others[::-1] for file in splits[other] if (key := what(file)) is not None}
+    wanted = {what(file) for file in splits[split]} - {None}
+    seen = {key: (other, file) for other in others[::-1] for file in splits[other] if (key := what(file)) in wanted}
     found = [(file, *seen[key]) for file in splits[split] if (key := what(file)) in seen and file.digest not in unless]
     if not found:
         return None
@@ -86,6 +88,8 @@ def _shared(
 
 def _related(splits: Splits, near: Mapping[str, str]) -> Iterable[Remark | None]:
     """Groups and near copies across splits; in a drawn split there are none."""
+    if not near and not any(file.entry.group for files in splits.values() for file in files):
+        return
     for split, others in (("test", ("train", "val")), ("val", ("train",))):
         copies = {file.digest for other in others for file in splits[other]}
         yield _shared(
@@ -118,10 +122,12 @@ def _copies(splits: Splits, given: Sequence[str]) -> Remark | None:
 
 
 def _two_classes(splits: Splits) -> Remark | None:
+    number = Counter(file.digest for files in splits.values() for file in files)
     by_content: dict[str, dict[str, str]] = {}
     for files in splits.values():
         for file in files:
-            by_content.setdefault(file.digest, {}).setdefault(file.entry.label, file.entry.name)
+            if number[file.digest] > 1:
+                by_content.setdefault(file.digest, {}).setdefault(file.entry.label, file.entry.name)
     found = sorted(" and ".join(sorted(names.values())) for names in by_content.values() if len(names) > 1)
     if not found:
         return None
