@@ -3,42 +3,121 @@
 import contextlib
 import io
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 from small_folders import BROKEN, encoded, noise
 
+from vtabflow.contracts.specs import FolderDecoding
 from vtabflow.prepare import images
 
 
 def test_lossless_kinds_give_the_pixels_that_were_put_in():
     colour, grey = noise(5, 7), noise(5, 7, 1)
-    assert (images.decode(encoded(colour)) == colour).all()
-    assert (images.decode(encoded(grey)) == grey[:, :, None]).all()
-    assert (images.decode(encoded(colour, "BMP")) == colour).all()
-    assert (images.decode(encoded(colour, "WEBP", lossless=True)) == colour).all()
-    assert (images.decode(encoded(grey > 99)) == 255 * (grey > 99)[:, :, None]).all()
+    assert (images.decode(encoded(colour)).pixels == colour).all()
+    assert (images.decode(encoded(grey)).pixels == grey[:, :, None]).all()
+    assert (images.decode(encoded(colour, "BMP")).pixels == colour).all()
+    assert (images.decode(encoded(colour, "WEBP", lossless=True)).pixels == colour).all()
+    assert (images.decode(encoded(grey > 99)).pixels == 255 * (grey > 99)[:, :, None]).all()
     palette = Image.new("P", (7, 5))
     palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
     palette.putdata((grey % 4).reshape(-1).tolist())
     table = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [100, 110, 120]], np.uint8)
-    assert (images.decode(encoded(palette)) == table[grey % 4]).all()
+    assert (images.decode(encoded(palette)).pixels == table[grey % 4]).all()
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped():
     values = np.array([[0, 128, 129, 257, 300, 32768, 65535, 65406, 65407]], np.uint16)
     expected = [[round(int(value) / 257) for value in values[0]]]
     for data in (encoded(values), encoded(values, "TIFF")):
-        assert images.decode(data)[:, :, 0].tolist() == expected
+        assert images.decode(data).pixels[:, :, 0].tolist() == expected
         assert images.header(io.BytesIO(data), len(data)) == (1, 9, True)
+
+
+def test_a_range_makes_twelve_bits_visible():
+    """v from low..high becomes round(255 (v - low) / (high - low)), clipped."""
+    values = np.array([[0, 7, 8, 100, 2048, 4095, 4096, 65535]], np.uint16)
+    for data in (encoded(values), encoded(values, "TIFF")):
+        found = images.decode(data, FolderDecoding(range=(0, 4095)))
+        assert found.pixels[:, :, 0].tolist() == [[0, 0, 0, 6, 128, 255, 255, 255]] and found.highest == 65535
+        found = images.decode(data, FolderDecoding(range=(100, 355)))
+        assert found.pixels[:, :, 0].tolist() == [[0, 0, 0, 0, 255, 255, 255, 255]]
+    # Of 256 values on 256 levels each has its own.
+    ramp = np.arange(300, 556, dtype=np.uint16)[None]
+    assert images.decode(encoded(ramp), FolderDecoding(range=(300, 555))).pixels[0, :, 0].tolist() == list(range(256))
+    dark = images.decode(encoded((values % 4096).astype(np.uint16)))
+    assert dark.pixels.max() == 16 and dark.highest == 4095
+    plain = noise(4, 4, 1)
+    found = images.decode(encoded(plain), FolderDecoding(range=(0, 4095)))
+    assert (found.pixels[:, :, 0] == plain).all() and found.highest is None
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_file_that_is_cut_at_its_end_gives_the_image_as_far_as_it_goes(kind):
+    rows = np.linspace(0, 255, 64).astype(np.uint8)
+    pixels = np.stack([np.broadcast_to(rows[:, None], (64, 64)), noise(64, 64, 1), noise(64, 64, 1)], axis=2)
+    data = encoded(pixels, kind)
+    whole = images.decode(data, FolderDecoding(truncated=True))
+    assert whole.cut is None
+    half = data[: len(data) // 2]
+    with pytest.raises(images.Unreadable, match="is broken .*truncated"):
+        images.decode(half)
+    found = images.decode(half, FolderDecoding(truncated=True))
+    assert found.cut is not None and "truncated" in found.cut and found.pixels.shape == (64, 64, 3)
+    same = (found.pixels == whole.pixels).all(axis=(1, 2))
+    assert same[:12].all() and not same[48:].any()
+    if kind == "JPEG":  # less than the end mark: all of it is there
+        assert (images.decode(data[:-2], FolderDecoding(truncated=True)).pixels == whole.pixels).all()
+
+
+def test_what_is_not_cut_but_no_image_stays_refused():
+    lenient = FolderDecoding(truncated=True)
+    for name in ("empty.png", "text.png", "bomb.png", "float.tif"):
+        with pytest.raises(images.Unreadable, match=BROKEN[name][1]):
+            images.decode(BROKEN[name][0], lenient)
+    with pytest.raises(images.Unreadable):
+        images.decode(encoded(noise(20, 20), "GIF")[:200], lenient)
+
+
+def test_a_thread_that_takes_cut_files_makes_no_other_take_them():
+    data = encoded(noise(200, 200), "JPEG")[:-300]
+
+    def taken(lenient: bool) -> bool:
+        try:
+            images.decode(data, FolderDecoding(truncated=lenient))
+        except images.Unreadable:
+            return False
+        return True
+
+    turns = [bool(turn % 2) for turn in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(taken, turns)) == turns
+
+
+def test_larger_images_are_an_opt_in():
+    data = encoded(np.zeros((30, 40), np.uint8))
+    for use in (
+        lambda limit: images.header(io.BytesIO(data), len(data), limit),
+        lambda limit: images.decode(data, FolderDecoding(max_pixels=limit)),
+    ):
+        use(1200)
+        with pytest.raises(images.Unreadable, match="has more than 1199 pixels: `max_pixels` takes more"):
+            use(1199)
+    huge = BROKEN["bomb.png"][0]  # 3.6e9 pixels
+    with pytest.raises(images.Unreadable, match="has more than 3599999999 pixels"):
+        images.header(io.BytesIO(huge), len(huge), 3_599_999_999)
+    assert images.header(io.BytesIO(huge), len(huge), 3_600_000_000)[:2] == (60000, 60000)
+    with pytest.raises(images.Unreadable, match="has more than 89478485 pixels"):
+        images.header(io.BytesIO(huge), len(huge))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency_lies_over_white(mode):
     pixels = noise(6, 6, 4) if mode == "RGBA" else noise(6, 6, 3)[:, :, :2]
     pixels[0, 0, -1], pixels[0, 1, -1] = 0, 255
-    found = images.decode(encoded(Image.fromarray(np.ascontiguousarray(pixels))))
+    found = images.decode(encoded(Image.fromarray(np.ascontiguousarray(pixels)))).pixels
     colour, alpha = pixels[:, :, :-1].astype(float), pixels[:, :, -1:] / 255.0
     expected = colour * alpha + 255 * (1 - alpha)
     assert found.shape == (6, 6, 3 if mode == "RGBA" else 1) and np.abs(found - expected).max() <= 0.5 + 1e-9
@@ -50,14 +129,14 @@ def test_a_transparent_palette_lies_over_white():
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putdata([0, 1])
     for data in (encoded(image, transparency=0), encoded(image, "GIF", transparency=0)):
-        assert images.decode(data).tolist() == [[[255, 255, 255], [40, 50, 60]]]
+        assert images.decode(data).pixels.tolist() == [[[255, 255, 255], [40, 50, 60]]]
 
 
 def test_cmyk_jpeg_is_not_inverted():
     # Pillow writes CMYK JPEGs as Adobe does, inverted; white paper must come out white, and full cyan as cyan.
     ink = np.zeros((16, 32, 4), np.uint8)
     ink[:, 16:, 0] = 255
-    found = images.decode(encoded(Image.fromarray(ink, "CMYK"), "JPEG", quality=100)).astype(int)
+    found = images.decode(encoded(Image.fromarray(ink, "CMYK"), "JPEG", quality=100)).pixels.astype(int)
     assert np.abs(found[:, :14] - 255).max() < 6 and np.abs(found[:, 18:] - [0, 255, 255]).max() < 6
 
 
@@ -70,14 +149,14 @@ def test_exif_orientation_is_applied(orientation, kind):
     data = encoded(np.kron(noise(2, 3), np.ones((8, 8, 1), np.uint8)), kind, exif=exif, **options)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     assert expected.shape[:2] == ((24, 16) if orientation >= 5 else (16, 24))
-    assert (images.decode(data) == expected).all()
+    assert (images.decode(data).pixels == expected).all()
     assert images.header(io.BytesIO(data), len(data)) == (*expected.shape[:2], False)
 
 
 def test_exif_that_cannot_be_read_changes_nothing():
     pixels = noise(5, 7)
     data = encoded(pixels, exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xf0 broken")
-    assert (images.decode(data) == pixels).all() and images.header(io.BytesIO(data), len(data)) == (5, 7, False)
+    assert (images.decode(data).pixels == pixels).all() and images.header(io.BytesIO(data), len(data)) == (5, 7, False)
 
 
 def test_the_header_of_a_png_is_read_without_decoding_it(monkeypatch):
@@ -88,7 +167,7 @@ def test_the_header_of_a_png_is_read_without_decoding_it(monkeypatch):
 
 def test_a_ppm_may_have_sixteen_bits():
     data = b"P5 2 1 65535\n" + np.array([257 * 3, 65535], ">u2").tobytes()
-    assert images.decode(data).tolist() == [[[3], [255]]]
+    assert images.decode(data).pixels.tolist() == [[[3], [255]]]
 
 
 def test_a_file_that_is_too_large_is_not_read():
@@ -100,7 +179,7 @@ def test_an_animation_gives_its_first_frame():
     first, second = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
     for kind, options in (("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True})):
         data = encoded(first, kind, save_all=True, append_images=[second], **options)
-        assert (images.decode(data) == [255, 0, 0]).all(), kind
+        assert (images.decode(data).pixels == [255, 0, 0]).all(), kind
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -111,7 +111,7 @@ def _content(tree: Tree, file: ListedFile, decoding: FolderDecoding) -> Content:
         with tree.open(file) as stream:
             digest, whole, size = _read(stream, file.size)
             try:
-                return Content(digest, *header(whole, size))
+                return Content(digest, *header(whole, size, decoding.max_pixels))
             except Unreadable as reason:
                 return Content(digest, reason=str(reason))
     except MemoryError:

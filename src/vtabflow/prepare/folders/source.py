@@ -105,7 +105,7 @@ def _fill(
         if len(kept) == len(images):
             break
         try:
-            pixels = _read(tree, file.entry, lambda stream: decode(stream.read()))
+            pixels = _read(tree, file.entry, lambda stream: decode(stream.read()).pixels)
         except Unreadable as reason:
             skipped[file.entry.name] = str(reason)
             continue
