@@ -31,6 +31,11 @@ class Places:
             folder.mkdir(parents=True, exist_ok=True)
         return places
 
+    def digests(self) -> dict[str, str]:
+        """What the settings of a store's spec have: address -> SHA-256 of the archives here."""
+        known = json.loads(self.checksums.read_text()) if self.checksums.exists() else {}
+        return {url: entry["sha256"] for url, entry in known.items()}
+
     def spec(self, tree: Path | None = None) -> specs.Places:
         """The places of a store's spec. A miniature without archives has no file of checksums."""
         return specs.Places(

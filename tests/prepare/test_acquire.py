@@ -19,7 +19,7 @@ from served import Host, serving
 from vtabflow.contracts.specs import Places
 from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import RunError, UserError
-from vtabflow.prepare.tfds import acquire, download
+from vtabflow.prepare.tfds import acquire, download, origin
 from vtabflow.prepare.tfds.archives import Archive
 from vtabflow.prepare.tfds.datasets import Dataset, datasets
 
@@ -428,8 +428,8 @@ def test_only_what_was_noted_counts_as_generated(setting, tmp_path):
     folder = tmp_path / "tfds/cifar100/3.0.2"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{}")
-    assert not acquire.is_generated(setting.places, setting.dataset, folder)
-    acquire.note_generated(setting.places, setting.dataset, folder)
-    assert acquire.is_generated(setting.places, setting.dataset, folder)
+    assert not origin.is_generated(setting.places, setting.dataset, folder)
+    origin.note_generated(setting.places, setting.dataset, folder)
+    assert origin.is_generated(setting.places, setting.dataset, folder)
     (folder / "dataset_info.json").write_text('{"other": 1}')
-    assert not acquire.is_generated(setting.places, setting.dataset, folder)
+    assert not origin.is_generated(setting.places, setting.dataset, folder)

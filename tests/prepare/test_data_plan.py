@@ -8,11 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_folders import encoded, noise, prepared, spec_for, write_files
 
-from vtabflow.contracts.specs import ImagenetSettings, ImageSpec, PackedImageSpec, Places, StoreSpec, TfdsSettings
+from vtabflow.contracts.specs import (
+    ImagenetSettings,
+    ImageSpec,
+    PackedImageSpec,
+    Places,
+    StandinSettings,
+    StoreSpec,
+    TfdsSettings,
+)
 from vtabflow.data import plan as data_plan
+from vtabflow.data import room
 from vtabflow.prepare import store
-from vtabflow.prepare.tfds import acquire, archives
+from vtabflow.prepare.tfds import acquire, archives, origin
 from vtabflow.prepare.tfds import manual as manual_module
 from vtabflow.prepare.tfds.datasets import dataset_of, datasets
 
@@ -68,7 +78,7 @@ def lay_records(spec: dict, ours: bool) -> Path:
     (folder / "dataset_info.json").write_text("{}")
     (folder / "x.array_record").write_bytes(b"r" * 1000)
     if ours:
-        acquire.note_generated(spec.places, dataset_of(spec.dataset), folder)
+        origin.note_generated(spec.places, dataset_of(spec.dataset), folder)
     return folder
 
 
@@ -99,18 +109,18 @@ def lay_images(folder: Path, count: int, suffix: str) -> None:
 def test_sizes_of_stores_follow_from_counts_and_pixels(tmp_path):
     labels = 8 + 24
     # Native pixels are kept up to the target; anything else becomes size x size.
-    assert data_plan.store_bytes(spec_of(tmp_path, "cifar100")) == 60_000 * (32 * 32 * 3 + labels)
-    assert data_plan.store_bytes(spec_of(tmp_path, "cifar100", size=16)) == 60_000 * (16 * 16 * 3 + labels)
-    assert data_plan.store_bytes(spec_of(tmp_path, "cifar100", rows="1k")) == 11_000 * (32 * 32 * 3 + labels)
-    assert data_plan.store_bytes(spec_of(tmp_path, "dsprites")) == 737_280 * (64 * 64 + labels)
-    assert data_plan.store_bytes(spec_of(tmp_path, "clevr")) == 85_000 * (224 * 224 * 3 + 2 * 8 + 24)
-    assert data_plan.store_bytes(spec_of(tmp_path, "dtd")) == 5_640 * (224 * 224 * 3 + labels)
-    whole = [data_plan.store_bytes(spec_of(tmp_path, "cifar100", numbers=number)) for number in ("uint8", "float32")]
+    assert room.store_bytes(spec_of(tmp_path, "cifar100")) == 60_000 * (32 * 32 * 3 + labels)
+    assert room.store_bytes(spec_of(tmp_path, "cifar100", size=16)) == 60_000 * (16 * 16 * 3 + labels)
+    assert room.store_bytes(spec_of(tmp_path, "cifar100", rows="1k")) == 11_000 * (32 * 32 * 3 + labels)
+    assert room.store_bytes(spec_of(tmp_path, "dsprites")) == 737_280 * (64 * 64 + labels)
+    assert room.store_bytes(spec_of(tmp_path, "clevr")) == 85_000 * (224 * 224 * 3 + 2 * 8 + 24)
+    assert room.store_bytes(spec_of(tmp_path, "dtd")) == 5_640 * (224 * 224 * 3 + labels)
+    whole = [room.store_bytes(spec_of(tmp_path, "cifar100", numbers=number)) for number in ("uint8", "float32")]
     assert whole[0] == whole[1], "pixels that are not resized are whole numbers"
-    floats = data_plan.store_bytes(spec_of(tmp_path, "dtd", numbers="float32"))
+    floats = room.store_bytes(spec_of(tmp_path, "dtd", numbers="float32"))
     assert floats == 5_640 * (4 * 224 * 224 * 3 + labels)
-    whole = data_plan.store_bytes(spec_of(tmp_path, "imagenet"))
-    assert data_plan.store_bytes(spec_of(tmp_path, "imagenet", side=250)) == whole / 4
+    whole = room.store_bytes(spec_of(tmp_path, "imagenet"))
+    assert room.store_bytes(spec_of(tmp_path, "imagenet", side=250)) == whole / 4
 
 
 def test_a_real_store_has_the_planned_size(tmp_path):
@@ -120,7 +130,7 @@ def test_a_real_store_has_the_planned_size(tmp_path):
     ids = {split: [f"{split}_{i:06d}" for i in range(n)] for split, n in counts.items()}
     store.write(spec, {s: np.zeros((n, 32, 32, 3), np.uint8) for s, n in counts.items()}, labels, ids, spec.classes)
     found = sum(path.stat().st_size for path in Path(spec.folder).rglob("*.*") if path.name != "manifest.json")
-    assert abs(found / data_plan.store_bytes(spec) - 1) < 0.01
+    assert abs(found / room.store_bytes(spec) - 1) < 0.01
 
 
 def test_all_of_vtab(tmp_path, capsys):
@@ -128,9 +138,11 @@ def test_all_of_vtab(tmp_path, capsys):
     assert data_plan.show(stores) == 0
     text = capsys.readouterr().out
     lines = text.splitlines()
-    assert [line.split()[0] for line in lines[2:20]] == [*datasets(), "imagenet", "all"]
-    # 85.8 GB of automatic downloads, and those of RESISC45, diabetic retinopathy and ImageNet.
-    assert "85.8 GB" not in lines[19] and "328.8 GB" in lines[19]
+    assert [line.split()[0] for line in lines[2:22]] == [*datasets(), "imagenet", "all,", "all,", "all"]
+    # What is downloaded automatically, and by hand: RESISC45, diabetic retinopathy and ImageNet.
+    assert lines[19].startswith("all, automatic") and " 85.8 GB / 85.8 GB " in lines[19]
+    assert lines[20].startswith("all, manual") and " 243.0 GB / about 243.0 GB " in lines[20]
+    assert lines[21].startswith("all  ") and "328.8 GB / about 328.8 GB" in lines[21]
     for part in (
         "ILSVRC2012_img_train.tar (147,897,477,120 bytes)",
         "NWPU-RESISC45.rar",
@@ -139,10 +151,33 @@ def test_all_of_vtab(tmp_path, capsys):
     ):
         assert part in text
     assert "the disk has space for them" in text
-    assert data_plan.plan_text([replace(spec_of(tmp_path, "dtd"), source="procedural", places=None)]) == (
-        "nothing to download: no dataset of this study comes through TFDS",
-        0,
+
+
+def test_folders_and_stand_ins_need_room_alone(tmp_path):
+    drawn = replace(
+        spec_of(tmp_path, "dtd", size=32),
+        source="procedural",
+        places=None,
+        settings=StandinSettings("dtd", 0, {"train": 1600, "val": 400, "test": 500}),
     )
+    classes = {"red": 30, "blue": 20}
+    write_files(tmp_path / "own", {f"{a}/{i}.png": encoded(noise()) for a, n in classes.items() for i in range(n)})
+    own = replace(spec_for(Path("own"), tmp_path, size=100), folder="store", image=ImageSpec(100, "legacy", "float32"))
+    text, code = data_plan.plan_text([drawn, own], tmp_path)
+    lines = text.splitlines()
+    assert code == 0 and "Nothing is to be downloaded" in text
+    assert [line.split()[0] for line in lines[2:4]] == ["dtd", "mine"]
+    assert room.store_bytes(drawn) == 2500 * (32 * 32 * 3 + 8 + 24)
+    # "blue/10.png" and a line end, one byte less for "red", one less for one digit.
+    names = 30 * 11 - 10 + 20 * 12 - 10
+    assert room.store_bytes(own, tmp_path) == 50 * (100 * 100 * 3 * 4 + 8) + names
+    assert "7.8 MB" in lines[2] and "drawn" in lines[2]
+    assert "to prepare" in lines[3] and "own folder" in lines[3] and "6.0 MB" in lines[3]
+    prepared(tmp_path / "own", tmp_path, size=100)
+    assert "has store" in data_plan.plan_text([own], tmp_path)[0]
+    grey = write_files(tmp_path / "grey", {f"{a}/{i}.png": encoded(noise(channels=1)) for a in "ab" for i in range(9)})
+    spec = replace(spec_for(grey, tmp_path, size=10), folder=str(tmp_path / "none"))
+    assert room.store_bytes(spec) == 18 * (100 + 8 + 8)
 
 
 def test_the_states_of_a_dataset(tmp_path, monkeypatch):
@@ -205,7 +240,7 @@ def test_imagenet_records_of_either_version_are_there(tmp_path):
         (tmp_path / "tfds/imagenet2012" / version / "dataset_info.json").write_text("{}")
         assert ("manual  manual" in state(spec)) != there
     assert "has records" in state(spec) and "156.0 GB" not in state(spec)
-    assert data_plan._row(data_plan._Files.of(spec)).needs == [(Path(spec.folder), data_plan.IMAGENET_BYTES)]
+    assert data_plan._row(data_plan._Files.of(spec)).needs == [(Path(spec.folder), room.IMAGENET_BYTES)]
 
 
 def test_retinopathy_counts_the_images_that_are_not_there(tmp_path, monkeypatch):
@@ -367,8 +402,8 @@ def test_clean_removes_nothing_below_a_linked_folder(tmp_path, fetched, capsys):
         (tmp_path / place).rename(elsewhere / place.replace("/", "-"))
         (tmp_path / place).symlink_to(elsewhere / place.replace("/", "-"))
     folder = data_plan._Files.of(fetched).records
-    acquire.note_generated(fetched.places, datasets()["cifar100"], folder)
-    assert acquire.is_generated(fetched.places, datasets()["cifar100"], folder)
+    origin.note_generated(fetched.places, datasets()["cifar100"], folder)
+    assert origin.is_generated(fetched.places, datasets()["cifar100"], folder)
     assert acquire.is_ours(acquire.required(datasets()["cifar100"], fetched.places)[0])
     before = files(tmp_path)
     data_plan.clean([fetched], really=True)

@@ -148,6 +148,29 @@ def test_sprites_are_stretched_and_their_ids_are_the_integer_keys(tmp_path):
     assert opened.labels("dsprites-location", "val").tolist() == [key % 32 // 2 for key in order[48:54]]
 
 
+@pytest.mark.parametrize("tasks", [("location", "orientation"), ("orientation", "location")])
+def test_each_task_of_a_dataset_has_its_own_labels_in_whatever_order_they_are_named(tmp_path, tasks):
+    rng = np.random.default_rng(0)
+    values = dict.fromkeys(
+        (f"value_{name}" for name in ("shape", "scale", "orientation", "x_position", "y_position")), 0.0
+    )
+    examples = [
+        (i, {"image": rng.integers(0, 2, (64, 64, 1), np.uint8), "label_shape": 0, "label_scale": 0}
+            | {"label_orientation": (3 * i + 1) % 40, "label_x_position": i % 32, "label_y_position": 0} | values)
+        for i in range(40)
+    ]  # fmt: skip
+    places = Places.under(tmp_path)
+    write_folder(places.tfds, "dsprites", {"train": examples})
+    spec = spec_for("dsprites", places, tmp_path, size=64)
+    names = tuple(f"dsprites-{task}" for task in tasks)
+    step.run(replace(spec, tasks=names, classes=dict.fromkeys(names, 16)))
+    opened = store.open_store(tmp_path / "store")
+    keys = [key for key, _ in in_order("train", examples)][:32]
+    # docs/protocol.md#labels: 32 positions and 40 angles in 16 bins each.
+    assert opened.labels("dsprites-location", "train").tolist() == [key % 32 // 2 for key in keys]
+    assert opened.labels("dsprites-orientation", "train").tolist() == [(3 * key + 1) % 40 * 16 // 40 for key in keys]
+
+
 def test_an_image_that_does_not_decode_is_named_and_leaves_no_gap(tmp_path, capsys, monkeypatch):
     examples = textures(COUNTS)
     keys = [in_order("train", examples["train"])[i][0] for i in (3, 4, 119)]

@@ -232,7 +232,7 @@ class TfdsRecords:
     """TFDS' records of imagenet2012 in `spec.places.tfds`, which TFDS generates from the tars unless they exist."""
 
     def __init__(self, spec: StoreSpec, settings: ImagenetSettings) -> None:
-        from vtabflow.prepare.tfds.source import check_installed, generate
+        from vtabflow.prepare.tfds.source import check_installed, generate, import_tfds
 
         dataset, places = imagenet(), spec.places
         assert places is not None
@@ -240,6 +240,7 @@ class TfdsRecords:
         versions = dict.fromkeys((settings.version, dataset.version, *dataset.readable))
         found = (dataset.prepared(places.tfds, version) for version in versions)
         folder = next(filter(None, found), None) or generate(dataset, settings.version, {}, places)
+        import_tfds(dataset)
         self.records = Records(folder, dataset)
         self.place = str(folder)
         self.count = self.records.counts.get("train", 0)

@@ -57,8 +57,9 @@ def required(dataset: Dataset, places: Places, checksums: Mapping[str, Any] | No
     Args:
         dataset: its archives.
         places: the folders, and the file of checksums.
-        checksums: {url: {"sha256": ..., "size": ...}} or {url: sha256}; used before the file `places.checksums` of the
-            same form, and that before the registered ones.
+        checksums: {url: {"sha256": ..., "size": ...}} or {url: sha256}; used before the registered ones. Of the file
+            `places.checksums`, of the same form, only the sizes are used then: it may have changed since the study was
+            planned. None: its digests too.
 
     Raises:
         UserError: the file cannot be read.
@@ -69,7 +70,7 @@ def required(dataset: Dataset, places: Places, checksums: Mapping[str, Any] | No
     for archive in dataset.archives:
         path = Path(places.downloads) / dataset.builder / archive.cached_name
         known = [own.get(archive.url), filed.get(archive.url), (archive.sha256, archive.size)]
-        digest = next(entry for entry in known if entry)[0]
+        digest = next(entry for entry in (known if checksums is None else known[::2]) if entry)[0]
         # A spec has digests alone: the size is that of the first entry that has one for the same digest.
         size = next((entry[1] for entry in known if entry and entry[0] == digest and entry[1] is not None), None)
         found.append(RequiredArchive(archive, path, digest, size))
@@ -158,6 +159,28 @@ def manual_places(dataset: Dataset, places: Places, each: RequiredArchive) -> li
     """Where a person may put an archive under its own name."""
     manual, downloads = Path(places.manual), Path(places.downloads)
     return [folder / each.archive.name for folder in (manual / dataset.id, manual, downloads)]
+
+
+def wrong_file(dataset: Dataset, places: Places, each: RequiredArchive) -> str | None:
+    """One sentence if a file that lies where the archive is looked for is another one; None if it may be the archive.
+
+    Nothing is hashed: it has another size, or was verified as another archive before.
+    """
+    path = next((path for path in (each.path, *manual_places(dataset, places, each)) if path.is_file()), None)
+    if path is None:
+        return None
+    status = path.stat()
+    noted = _notes(each.path.parent).get(each.path.name, {}).get("file", [])
+    if each.size is not None and status.st_size != each.size:
+        what = f"{status.st_size:,} bytes, and {each.archive.url} has {each.size:,}"
+    elif path == each.path and noted[:2] == [status.st_size, status.st_mtime_ns] and noted[2:] != [each.sha256]:
+        what = f"SHA-256 {noted[2]}, and the study's has {each.sha256}"
+    else:
+        return None
+    return (
+        f"{path} is not the required archive (it has {what}): remove it to have the right one downloaded, or put that "
+        "there, or, if it was released again, put its SHA-256 and size into the file prepare.tfds.checksums"
+    )
 
 
 def _link(source: Path, target: Path) -> None:
@@ -328,33 +351,3 @@ def _check_room(
             "`vtabflow data plan` shows the "
             "sizes"
         )
-
-
-# ---- records that the project generated
-
-
-def note_generated(places: Places, dataset: Dataset, folder: Path | str) -> None:
-    """Note that the project generated the TFDS records at `folder`, which has their dataset_info.json.
-
-    `vtabflow data plan --clean` removes no records without this note: others may be somebody's own.
-    """
-    noted = {
-        "dataset": dataset.id,
-        "folder": str(Path(folder).resolve()),
-        "info": sha256(Path(folder) / "dataset_info.json"),
-    }
-    write_json(_generated_note(places, dataset, folder), noted)
-
-
-def is_generated(places: Places, dataset: Dataset, folder: Path | str) -> bool:
-    """Whether the records at `folder` are those that `note_generated` noted."""
-    try:
-        noted = read_json(_generated_note(places, dataset, folder))
-        found = {"folder": str(Path(folder).resolve()), "info": sha256(Path(folder) / "dataset_info.json")}
-        return all(noted[name] == value for name, value in found.items())
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _generated_note(places: Places, dataset: Dataset, folder: Path | str) -> Path:
-    return Path(places.downloads) / "generated" / f"{dataset.id}.{Path(folder).name}.json"

@@ -36,14 +36,15 @@ Patch = tuple[Any, str, Any]  # object, attribute, value
 
 
 @contextmanager
-def patched_tfds(dataset: Dataset, reading: list[str]) -> Iterator[None]:
+def patched_tfds(dataset: Dataset, reading: list[str], described: Callable[[Path], None]) -> Iterator[None]:
     """Change TFDS for the generation of one dataset. Not for two threads at once.
 
     Args:
         dataset: which builders are changed further.
         reading: gets the file that the builder is reading, its name in an archive or its absolute path.
+        described: called with the folder of the records when its dataset_info.json is there, before it gets its name.
     """
-    from tensorflow_datasets.core import dataset_builder, shuffle, utils
+    from tensorflow_datasets.core import dataset_builder, dataset_info, shuffle, utils
     from tensorflow_datasets.core.download import extractor
     from tensorflow_datasets.core.download.resource import ExtractMethod
     from tensorflow_datasets.core.utils import tqdm_utils
@@ -64,6 +65,12 @@ def patched_tfds(dataset: Dataset, reading: list[str]) -> Iterator[None]:
             yield name, stream
         reading.clear()
 
+    describe = dataset_info.DatasetInfo.write_to_directory
+
+    def describe_and_note(info: Any, folder: Any, *args: Any, **options: Any) -> None:
+        describe(info, folder, *args, **options)
+        described(Path(folder))
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < enough:
@@ -77,6 +84,7 @@ def patched_tfds(dataset: Dataset, reading: list[str]) -> Iterator[None]:
             (tqdm_utils, "_active", False),
             (dataset_builder.DatasetBuilder, "_log_download_bytes", lambda _: None),
             (dataset_builder.DatasetBuilder, "_log_download_done", lambda _: None),
+            (dataset_info.DatasetInfo, "write_to_directory", describe_and_note),
             (shuffle, "MAX_MEM_BUFFER_SIZE", SHUFFLE_BYTES),
             (extractor, "_copy", unpacking.copy),
             (extractor, "iter_archive", named),

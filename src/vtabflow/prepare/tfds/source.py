@@ -4,6 +4,7 @@ TensorFlow and TFDS are imported in this step alone. Builders and versions: data
 """
 
 import errno
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from vtabflow.contracts.results import Manifest, SkippedFile
 from vtabflow.contracts.specs import ImageSpec, Places, StoreSpec, TfdsSettings
 from vtabflow.errors import RunError, UserError
 from vtabflow.prepare.store import SPLITS, create_store, rows_needed
-from vtabflow.prepare.tfds import acquire
+from vtabflow.prepare.tfds import acquire, origin
 from vtabflow.prepare.tfds.datasets import Dataset, datasets
 from vtabflow.prepare.tfds.generation import patched_tfds
 from vtabflow.prepare.tfds.records import Filled, Records, fill, shape_of
@@ -44,7 +45,8 @@ def make(spec: StoreSpec) -> Manifest:
     named, left out and listed in the manifest.
 
     Raises:
-        UserError: no archives, other counts than the dataset's, a class without an image, a version that is missing.
+        UserError: no archives, records of other archives, other counts than the dataset's, a class without an image, a
+            version that is missing.
         RunError: damaged archives or records, no space, no permission.
     """
     dataset, settings, places, image = datasets()[spec.dataset], spec.settings, spec.places, spec.image
@@ -53,6 +55,12 @@ def make(spec: StoreSpec) -> Manifest:
     check_installed(dataset)
     folder = dataset.prepared(places.tfds, settings.version)
     folder = folder or generate(dataset, settings.version, settings.checksums, places)
+    origin.check(dataset, folder, settings.checksums)
+    archives = origin.archives_of(dataset, folder)
+    remarks = origin.remarks(dataset, archives)
+    for remark in remarks:
+        print(f"{dataset.id}: {remark.text}", flush=True)
+    import_tfds(dataset)
     records = Records(folder, dataset)
     official = settings.counts == "official"
     check_counts(records, official)
@@ -83,20 +91,40 @@ def make(spec: StoreSpec) -> Manifest:
             skipped,
             splits=expressions(dataset.split, records.counts),
             tfds_counts=records.counts,
+            archives=archives if dataset.archives else None,
+            remarks=remarks or None,
         )
 
 
 def check_installed(dataset: Dataset) -> None:
-    """UserError unless TensorFlow and TFDS can be imported."""
+    """UserError unless TensorFlow and TFDS are installed. Importing them takes 20 seconds, which comes later."""
+    for name in ("tensorflow", "tensorflow_datasets"):
+        if not _is_installed(name):
+            raise _not_installed(dataset, f"there is no {name}")
+
+
+def import_tfds(dataset: Dataset) -> None:
+    """Import TensorFlow and TFDS. UserError if that fails."""
     quiet()
     try:
         import tensorflow  # noqa: F401
         import tensorflow_datasets  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f"dataset {dataset.id}: it is prepared by TensorFlow and TFDS, which are not installed here "
-            f"({_shortened(str(error))}): install them with `make tfds`, then run again"
-        ) from error
+        raise _not_installed(dataset, str(error)) from error
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # ValueError: sys.modules has None for it
+        return False
+
+
+def _not_installed(dataset: Dataset, reason: str) -> UserError:
+    return UserError(
+        f"dataset {dataset.id}: it is prepared by TensorFlow and TFDS, which are not installed here "
+        f"({_shortened(reason)}): install them with `make tfds`, then run again"
+    )
 
 
 def check_counts(records: Records, official: bool) -> None:
@@ -160,17 +188,19 @@ def generate(dataset: Dataset, version: str, checksums: Mapping[str, str], place
                 "remove it to have it generated again"
             )
         acquire.fetch(dataset, places, checksums)
+        import_tfds(dataset)
         print(f"{dataset.id}: TFDS generates its records at {folder}", flush=True)
+        archives = origin.expected(dataset, checksums)
         with _explained(dataset, places) as reading:
-            _download_and_prepare(dataset, places, reading)
-        acquire.note_generated(places, dataset, folder)
+            _download_and_prepare(dataset, places, archives, reading)
+        origin.note_generated(places, dataset, folder)
     return folder
 
 
-def _download_and_prepare(dataset: Dataset, places: Places, reading: list[str]) -> None:
+def _download_and_prepare(dataset: Dataset, places: Places, archives: Mapping[str, str], reading: list[str]) -> None:
     import tensorflow_datasets as tfds
 
-    with patched_tfds(dataset, reading):
+    with patched_tfds(dataset, reading, lambda folder: origin.note(dataset, folder, archives)):
         builder = tfds.builder_cls(dataset.builder)(
             data_dir=places.tfds, version=dataset.version, **({"config": dataset.config} if dataset.config else {})
         )
