@@ -3,25 +3,32 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from clones import ROOT, Project, planned
+from PIL import Image
 
 from vtabflow.planning.study import Study
+from vtabflow.runtime.files import read_json
 
 
 @pytest.fixture
 def versioned(finished, tmp_path) -> Project:
     """The finished clone under git and DVC, with a remote in a folder."""
+    return put_under_dvc(finished, str(tmp_path / "remote"))
+
+
+def put_under_dvc(project: Project, remote: str) -> Project:
     shutil.copytree(
-        ROOT / ".dvc", finished.folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local")
+        ROOT / ".dvc", project.folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local")
     )
-    (finished.folder / ".gitignore").open("a").write(".home/\n")
-    finished.run("git", "init", "-q", "-b", "main")
-    finished.run("dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "remote"))
-    finished.run("git", "add", "-A")
-    finished.run("git", "commit", "-qm", "study")
-    return finished
+    (project.folder / ".gitignore").open("a").write(".home/\n")
+    project.run("git", "init", "-q", "-b", "main")
+    project.run("dvc", "remote", "add", "-q", "-d", "store", remote)
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "study")
+    return project
 
 
 def ran(output: str) -> list[str]:
@@ -79,6 +86,27 @@ def test_there_and_back_again(versioned):
     project.params(finetune__learning_rates=[0.1, 0.01])
     assert "report" in ran(project.run("dvc", "repro").stdout)
     assert metrics.read_text() == first and scores < project.results()["scores"]
+
+
+def test_an_experiment_in_a_copy_of_the_project(micro, tmp_path):
+    """`--temp` and `--queue` run below .dvc/tmp, from where ../birds is elsewhere; and they run the copy's own code."""
+    rng = np.random.default_rng(0)
+    for label in ("robin", "wren"):
+        (tmp_path / "birds" / label).mkdir(parents=True)
+        for number in range(8):
+            picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+            picture.save(tmp_path / "birds" / label / f"{number}.png")
+    micro.params(tasks=["birds"], budgets=["full"], prepare__folders={"birds": {"path": "../birds"}})
+    put_under_dvc(micro, str(tmp_path / "remote"))
+    (tmp_path / "other/vtabflow").mkdir(parents=True)
+    (tmp_path / "other/vtabflow/__init__.py").write_text("raise ImportError('the code of another clone')\n")
+    micro.env["PYTHONPATH"] = str(tmp_path / "other")
+    micro.run("dvc", "exp", "run", "--temp", "--name", "one", "-S", "prepare.procedural.upstream=200", "prepare")
+    assert "one" in micro.run("dvc", "exp", "list").stdout
+    assert not (micro.folder / "data").exists(), "the project itself is left alone"
+    kept = [path for path in micro.folder.glob(".dvc/cache/files/**/*") if path.is_file()]
+    manifest = next(read_json(path) for path in kept if b'"dataset": "birds"' in path.read_bytes())
+    assert manifest["settings"]["path"] == "../birds" and sum(manifest["counts"].values()) == 16
 
 
 def test_every_parameter_of_the_study_is_followed_from_its_stage_on(root):

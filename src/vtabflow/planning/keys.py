@@ -38,6 +38,7 @@ from vtabflow.planning.code.lock import CodeLock
 from vtabflow.planning.store_specs import StorePlanner
 from vtabflow.planning.study import Study
 from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, vtab
+from vtabflow.runtime.experiments import located
 from vtabflow.runtime.files import digest, sha256
 
 UPSTREAMS = {UPSTREAM_STANDIN: "procedural upstream set", IMAGENET: "ImageNet (ILSVRC-2012)"}
@@ -257,7 +258,7 @@ class _Planner:
         given = self.study.pretrain.subset
         if given.file is None:
             return SubsetDraw(given.fraction, given.seed)
-        path = self.root / given.file
+        path = located(self.root / given.file)
         if not path.is_file():
             raise UserError(
                 f"pretrain.subset.file: there is no file {given.file}; it lists one image of the upstream per line"

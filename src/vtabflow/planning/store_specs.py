@@ -29,6 +29,7 @@ from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, renderers
 from vtabflow.prepare.folders.scan import scan
 from vtabflow.prepare.tfds.datasets import datasets, imagenet
 from vtabflow.prepare.tfds.manual import missing_downloads
+from vtabflow.runtime.experiments import located
 from vtabflow.runtime.files import digest, read_json
 
 FINGERPRINTS = Path("scratch/fingerprints")
@@ -147,7 +148,7 @@ class StorePlanner:
         classes = imagenet().tasks[IMAGENET].classes
         subset: Any = None if counts == "official" else ["any", *self._subset_places()]
         if given.tree and subset:
-            tree = self.root / given.tree
+            tree = located(self.root / given.tree)
             train = tree / "train" if (tree / "train").is_dir() else tree  # ImageNet's val/ has no classes
             found = scan(train, cache=self.root / FINGERPRINTS).identity
             classes, subset = found.classes, [found.images, found.labels]
@@ -162,11 +163,13 @@ class StorePlanner:
             identity=_parts(digest([how, to_json(image), code]), digest([how, "labels", code])),
             code=code,
         )
-        return replace(store, places=replace(self._places(), tree=given.tree))
+        return replace(store, places=replace(self._places(), tree=given.tree and str(located(given.tree))))
 
     def _places(self) -> Places:
         given = self.study.prepare.tfds
-        return Places(given.folder, given.downloads, given.manual, given.checksums, given.mirrors)
+        folder, downloads, manual = (str(located(path)) for path in (given.folder, given.downloads, given.manual))
+        checksums = given.checksums and str(located(given.checksums))
+        return Places(folder, downloads, manual, checksums, given.mirrors)
 
     def _subset_places(self) -> list[str]:
         """What identifies a subset of a dataset: its folders. Its files cannot, since archives may be deleted later."""
@@ -179,7 +182,7 @@ class StorePlanner:
         if given is None:
             return {}
         try:
-            known = read_json(self.root / given)
+            known = read_json(located(self.root / given))
             if not isinstance(known, dict):
                 raise TypeError(f"it holds a {type(known).__name__}")
             found = {

@@ -22,6 +22,7 @@ from vtabflow.prepare.imagenet.packed_store import file_name, is_packed
 from vtabflow.pretrain.image_loader import open_images
 from vtabflow.runtime import distributed
 from vtabflow.runtime.compute import image_memory
+from vtabflow.runtime.experiments import located
 from vtabflow.runtime.files import digest, seed_of, sha256
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def read_subset(given: SubsetFile, ids: Sequence[str], held_out: Sequence[str] =
     Raises:
         UserError: the file has changed since the study was planned, or lists an image that the upstream does not have.
     """
-    path = given.file
+    path = located(given.file)
     if sha256(path) != given.sha256:
         raise UserError(f"{path} has changed since the study was planned; plan it again (`vtabflow check`)")
     index: dict[str, int | None] = {}

@@ -28,6 +28,7 @@ from typing import IO, Any
 
 from vtabflow.errors import UserError
 from vtabflow.prepare.folders.entry import ListedFile
+from vtabflow.runtime.experiments import located
 
 # Names, in lower case, that Synology, QNAP, Windows, macOS, file systems and Python leave in folders.
 LEFTOVERS = {
@@ -108,6 +109,7 @@ def open_tree(path: Path | str, room: Path | str | None = None) -> Iterator[Tree
 
 
 def _listed(path: Path, room: Path | str | None, stack: ExitStack) -> Tree:
+    path = located(path)
     if not path.exists():
         raise UserError(f"there is no folder or zip of images at {path}: correct the path, or put the images there")
     tree, folders = Tree(path), set[tuple[str, ...]]()
