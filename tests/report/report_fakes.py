@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from vtabflow.contracts.results import EncoderCard, EncoderInput, Score, Selected, TrialResult
+from vtabflow.contracts.results import EncoderCard, EncoderInput, Manifest, Score, Selected, TrialResult
 from vtabflow.contracts.specs import (
     LeftOut,
     PageCell,
@@ -32,6 +33,7 @@ TASKS = tuple(
     )
 )
 OWN = PageTask("birds", "Birds", "own", "folder", "birds", 3)
+SCANS = PageTask("scans", "Scans", "own", "folder", "scans", 2, "data/manifests/scans/0123456789abcdef.json")
 GENERATED = PageUpstream("upstream-standin", "procedural upstream set", "procedural")
 PHOTOGRAPHS = PageUpstream("my-photos", "My photos", "folder")
 
@@ -82,6 +84,8 @@ def write_score(
     accuracy: float | None,
     reason: str | None = None,
     images: tuple[int, int] = (1600, 400),
+    balanced: float | None = None,
+    n_test: int = 500,
 ) -> None:
     """Write a cell's score.json; without an accuracy it failed, for `reason`.
 
@@ -110,12 +114,13 @@ def write_score(
         n_train=train,
         n_val=val,
         n_trainval=train + val,
-        n_test=500,
+        n_test=n_test,
         seconds=2.5,
         precision="float32",
         spec=to_json(cell),
         versions={"python": "3.11", "torch": "2.15"},
         machine={"host": "a machine"},
+        balanced_accuracy=balanced,
     )
     write_json(Path(cell.folder) / "score.json", to_json(score))
 
@@ -135,6 +140,35 @@ def write_scores(
             value = accuracy(cell)
             reason = None if value is not None else "the loss was not finite in every trial"
             write_score(spec, cell, value, reason, (images or {}).get(cell.task, (1600, 400)))
+
+
+def write_manifest(
+    task: PageTask | PageUpstream,
+    test: Sequence[int],
+    train: Sequence[int] | None = None,
+    val: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    **fields: Any,
+) -> None:
+    """Write a folder's manifest at `task.manifest`; the counts are images per class. `fields`: others of Manifest."""
+    histogram = {"train": train or test, "val": val or test, "test": test}
+    manifest = Manifest(
+        dataset=task.id,
+        source=task.source,
+        settings=fields.pop("settings", {"path": f"/home/somebody/pictures/{task.id}.zip", "invalid": "skip"}),
+        image={"size": 32},
+        rows="all",
+        counts={split: sum(counts) for split, counts in histogram.items()},
+        shape=dict.fromkeys(histogram, (32, 32, 3)),
+        classes={task.id: len(test)},
+        class_names={task.id: tuple(names)} if names else None,
+        histogram={task.id: {split: tuple(counts) for split, counts in histogram.items()}},
+        sha256={},
+        skipped=fields.pop("skipped", ()),
+        spec={},
+        **fields,
+    )
+    write_json(Path(task.manifest), to_json(manifest))
 
 
 def write_encoder_card(spec: PageSpec, method: str, status: str, reason: str | None) -> Path:

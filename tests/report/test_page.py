@@ -18,6 +18,7 @@ from vtabflow.errors import UserError
 from vtabflow.planning.tasks import vtab
 from vtabflow.report import figures, page, step
 from vtabflow.report.cells import read_cells
+from vtabflow.report.images import read_images
 from vtabflow.report.stats import Results
 from vtabflow.report.theme import Figure, standin_note
 from vtabflow.runtime.files import read_json
@@ -34,6 +35,11 @@ def accuracy(cell):
 
 
 NO_GAPS = CellCounts(ok=0, failed=0, missing=0)
+
+
+def render(spec, results):
+    """The page of results without figures and gaps."""
+    return page.render(spec, results, read_images(spec, results.task_display), [], NO_GAPS)
 
 
 class Reader(html.parser.HTMLParser):
@@ -167,7 +173,7 @@ def test_an_encoder_that_was_stopped_is_named_with_its_reason(made, monkeypatch)
     results = Results(spec, read_cells(spec))
     reason = "a loss had grown from 2 to 400 by step 900 of 1000; the weights are those of step 500"
     cards = [write_encoder_card(spec, "vae", "stopped", reason), write_encoder_card(spec, "sup-100", "ok", reason)]
-    text = " ".join(Reader(page.render(spec, results, [], NO_GAPS)).seen)
+    text = " ".join(Reader(render(spec, results)).seen)
     for path in cards:
         path.unlink()  # the study is shared by the tests of this file
     assert text.count("Pre-training stopped early.") == 1 and f"VAE: {reason}. Its scores are of these" in text
@@ -178,7 +184,7 @@ def test_methods_with_another_network_are_named(made, monkeypatch):
     monkeypatch.chdir(root)
     assert "another network" not in text_of(made)
     methods = tuple(replace(m, network="biggan-small") if m.id == "vae" else m for m in spec.methods)
-    text = page.render(replace(spec, methods=methods), Results(spec, read_cells(spec)), [], NO_GAPS)
+    text = render(replace(spec, methods=methods), Results(spec, read_cells(spec)))
     assert "VAE: another network, <code>biggan-small</code>." in text
 
 
@@ -235,7 +241,7 @@ def test_partial_then_complete(tmp_path, monkeypatch, capsys):
     assert read_json("results/metrics/demo.json") == read_json(folder / "summary.json")
     current = Path("results/reports/demo")
     assert {p.name for p in current.iterdir() if p.is_file()} == {
-        "index.html", "scores.csv", "summary.csv", "plots.csv", "summary.json", f"{spec.key}.json"
+        "index.html", "scores.csv", "summary.csv", "plots.csv", "skipped.csv", "summary.json", f"{spec.key}.json"
     }  # fmt: skip
 
 
@@ -296,7 +302,7 @@ def test_the_table_of_means_marks_highest_and_significant(tmp_path, monkeypatch)
         lambda c: base[c.method] + (0.02 * c.seed if c.method in ("sup-100", "jigsaw") else 0),
         skip=lambda c: (c.method, c.task) == skipped or (c.method, c.task, c.seed) == ("vae", TASKS[1].id, 2),
     )
-    text = page.render(spec, Results(spec, read_cells(spec)), [], NO_GAPS)
+    text = render(spec, Results(spec, read_cells(spec)))
     table = text[text.index("<caption>Mean test accuracy") :]
     pattern = r'<tr><td class="n">\d?</td><td class="w">(.*?)</td>.*?</tr>'
     rows = {row[1]: row[0] for row in re.finditer(pattern, table, re.S)}
@@ -353,7 +359,7 @@ def test_a_mean_over_some_of_vtabs_tasks_says_so(tmp_path, monkeypatch):
 
 def notes_of(spec):
     """The texts of the page's yellow boxes, from the existing scores."""
-    text = page.render(spec, Results(spec, read_cells(spec)), [], NO_GAPS)
+    text = render(spec, Results(spec, read_cells(spec)))
     return [
         re.sub(r"<[^>]+>|\s+", lambda m: "" if m[0][0] == "<" else " ", note)
         for note in re.findall(r'<p class="note">(.*?)</p>', text, re.S)

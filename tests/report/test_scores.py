@@ -44,7 +44,7 @@ def test_means_and_intervals_by_hand():
     write_scores(spec, chosen)
     value = {(c.method, c.task, c.budget, c.seed): chosen(c) for c in spec.cells}
     summary = scores.summary_table(results(spec))
-    assert list(summary.columns) == ["method", "display", "family", "budget", "scope", "mean", "low", "high", "n_tasks"]
+    assert " ".join(summary.columns) == "method display family budget scope mean low high balanced n_tasks"
     assert len(summary) == 4 * 2 * 4
     for row in summary.itertuples():
         tasks = [t.id for t in TASKS if row.scope in ("all", t.group)]
@@ -82,8 +82,8 @@ def test_scores_csv_and_states(tmp_path):
     scores.scores_table(cells).to_csv("scores.csv", index=False)
     table = pd.read_csv("scores.csv").set_index("key", drop=False)
     assert " ".join(table.columns) == (
-        "study method display family task group source budget seed evaluation accuracy val_accuracy"
-        " learning_rate steps n_train n_test seconds status key"
+        "study method display family task group source budget seed evaluation accuracy balanced_accuracy"
+        " val_accuracy learning_rate steps n_train n_val n_test seconds status key"
     )
     assert count_cells(cells) == CellCounts(ok=94, failed=1, missing=1)
     assert table.loc[broken, "status"] == "failed" and math.isnan(table.loc[broken, "accuracy"])

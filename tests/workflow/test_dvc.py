@@ -67,6 +67,8 @@ def test_versions_travel_and_nothing_runs_twice(versioned, tmp_path):
     before = second.results()
     done = second.run("dvc", "exp", "run", "-S", "finetune.learning_rates=[0.2]")
     assert ran(done.stdout) == ["finetune", "report"]
+    diff = json.loads(second.run("dvc", "metrics", "diff", "--all", "--json").stdout)["results/metrics/micro.json"]
+    assert {"old", "new"} <= diff["budgets.1k.sup-100.all"].keys(), "metrics of a commit and of what is here"
     after = second.results()
     assert after["encoders"] == before["encoders"] and len(after["scores"] - before["scores"]) == 4
     assert len(after["stores"]) == 2, "the tasks' stores; the upstream's is needed by nobody"

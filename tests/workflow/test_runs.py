@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from clones import MICRO, copy_project
+from clones import MICRO, ROOT, copy_project
 
 from vtabflow.runtime.files import read_json, write_json
 
@@ -20,6 +20,19 @@ def test_a_study_ends_with_its_page_and_then_there_is_nothing_to_do(finished):
     assert page.exists() and (finished.folder / "results/metrics/micro.json").exists()
     assert len(finished.results()["scores"]) == 4
     assert finished.snakemake() == {}
+
+
+def test_after_a_run_git_has_nothing_to_commit(finished, tmp_path):
+    """A run writes only what git ignores: neither new files nor others in the place of committed ones."""
+    fresh = copy_project(tmp_path / "fresh", MICRO)
+    (fresh.folder / ".gitignore").open("a").write(".home/\n")  # the tests' own
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "project")):
+        fresh.run("git", *command)
+    where = f"--git-dir={fresh.folder / '.git'}", f"--work-tree={finished.folder}"
+    shutil.copy(fresh.folder / ".gitignore", finished.folder)
+    assert fresh.run("git", *where, "status", "--porcelain").stdout == ""
+    tracked = fresh.run("git", "-C", str(ROOT), "ls-files", "results", "data", "scratch").stdout
+    assert tracked == "", "files that a run writes are committed"
 
 
 def test_file_times_and_lost_records_change_nothing(finished):

@@ -34,6 +34,7 @@ class CellResult:
     encoder: str
     status: Literal["ok", "failed", "missing"] = "missing"
     accuracy: float | None = None
+    balanced_accuracy: float | None = None
     val_accuracy: float | None = None
     learning_rate: float | None = None
     steps: int | None = None
@@ -105,7 +106,7 @@ def _result(spec: PageSpec, cell: PageCell, method: PageMethod, task: PageTask, 
         )
     if score.status == "failed":
         return replace(result, reason=score.reason or "no reason was recorded")
-    return replace(result, accuracy=score.accuracy)
+    return replace(result, accuracy=score.accuracy, balanced_accuracy=score.balanced_accuracy)
 
 
 def _read_score(path: Path, cell: PageCell) -> Score | None:

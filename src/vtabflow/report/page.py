@@ -17,7 +17,18 @@ from vtabflow.contracts.protocol import ROWS_1K, VTAB_TASKS
 from vtabflow.contracts.results import CellCounts, EncoderCard
 from vtabflow.contracts.specs import PageSpec
 from vtabflow.contracts.typed_json import from_json
+from vtabflow.report import balance
 from vtabflow.report.answer import budget_heading, comma_list, count, headline, number_range, points, summaries
+from vtabflow.report.images import (
+    Images,
+    audit_state,
+    audits,
+    foreign_archives,
+    near_the_answer,
+    skipped_rows,
+    understood,
+    unknown,
+)
 from vtabflow.report.stats import BASELINE, Results
 from vtabflow.report.theme import VEGALITE, Figure, colour_of, standin_note
 from vtabflow.runtime.files import read_json
@@ -53,7 +64,9 @@ class RenderedFigure:
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
 
 
-def render(spec: PageSpec, results: Results, rendered: list[RenderedFigure], counts: CellCounts) -> str:
+def render(
+    spec: PageSpec, results: Results, images: dict[str, Images], rendered: list[RenderedFigure], counts: CellCounts
+) -> str:
     """The page as HTML. The same inputs give the same text; links to scores are relative to the page's keyed folder."""
     theme = spec.settings.theme
     environment = jinja2.Environment(
@@ -63,6 +76,7 @@ def render(spec: PageSpec, results: Results, rendered: list[RenderedFigure], cou
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    unbalanced = balance.unbalanced_tasks(results, images)
     return environment.get_template("page.html.j2").render(
         spec=spec,
         title=spec.settings.title or f"Study {spec.study}",
@@ -80,7 +94,17 @@ def render(spec: PageSpec, results: Results, rendered: list[RenderedFigure], cou
         size=_size(spec),
         families=_families(results, theme),
         other_networks=_other_networks(spec),
-        tasks=_tasks(spec, results),
+        tasks=_tasks(spec, results, images),
+        understood=understood(spec, images),
+        skipped=len(skipped_rows(images)),
+        unknown=unknown(images),
+        foreign=foreign_archives(images),
+        mismatches=audits(images, "mismatches"),
+        audit_remarks=audits(images, "remarks"),
+        audited=any(found.audit for found in images.values()),
+        caveats=[*balance.sentences(results, unbalanced), *near_the_answer(spec, images)],
+        unbalanced=unbalanced,
+        unbalanced_rows=_unbalanced_rows(results, unbalanced),
         groups={group: [results.task_display[task] for task in results.tasks[group]] for group in results.groups},
         budgets=_budgets(results),
         sources=SOURCES,
@@ -88,7 +112,7 @@ def render(spec: PageSpec, results: Results, rendered: list[RenderedFigure], cou
         rendered=rendered,
         scopes=results.scopes,
         scope_sizes={scope: len(results.tasks[scope]) for scope in results.scopes},
-        means=_means(results, theme),
+        means=_means(results, theme, bool(unbalanced)),
         several=len(results.seeds) > 1,
         failed=[cell for cell in results.cells if cell.status == "failed"],
         missing=_missing(results),
@@ -126,8 +150,9 @@ def _left_out(spec: PageSpec) -> list[Markup]:
             "its means cannot be compared with means over all of VTAB."
         )
         sentences.append(text.format(VTAB_TASKS, VTAB_TASKS - len(vtab), comma_list(vtab)))
-    if others := [task for task in out.tasks if task not in vtab]:
+    if others := [task for task in out.tasks if task not in vtab and task not in out.reasons]:
         sentences.append(Markup("Without {}: the images are missing.").format(comma_list(others)))
+    sentences += [Markup("Without {}: {}.").format(name, reason.rstrip(".")) for name, reason in out.reasons.items()]
     if out.cut:
         sentences.append(
             Markup(
@@ -135,8 +160,8 @@ def _left_out(spec: PageSpec) -> list[Markup]:
                 "(<code>prepare.tfds.counts: any</code>): they may be subsets."
             )
         )
-    if out.methods:
-        sentences.append(Markup("Without {}: the upstream images are missing.").format(comma_list(out.methods)))
+    if methods := [name for name in out.methods if name not in out.reasons]:
+        sentences.append(Markup("Without {}: the upstream images are missing.").format(comma_list(methods)))
     return sentences
 
 
@@ -189,8 +214,9 @@ def _families(results: Results, theme: str) -> list[dict[str, Any]]:
     ]
 
 
-def _tasks(spec: PageSpec, results: Results) -> list[dict[str, Any]]:
+def _tasks(spec: PageSpec, results: Results, images: dict[str, Images]) -> list[dict[str, Any]]:
     n_test = {cell.task: cell.n_test for cell in results.cells if cell.n_test}
+    test = {task.id: images[task.id].test for task in spec.tasks}
     return [
         {
             "id": task.id,
@@ -200,6 +226,10 @@ def _tasks(spec: PageSpec, results: Results) -> list[dict[str, Any]]:
             "classes": task.classes,
             "chance": f"{100 / task.classes:.1f}" if task.classes else "",
             "n_test": n_test.get(task.id),
+            "test": test[task.id],
+            "commonest": f"{100 * found.commonest_rate:.1f}" if (found := test[task.id]) else "",
+            "learned": [results.n_images[budget].get(task.id) for budget in results.budgets],
+            "audit": audit_state(images[task.id]),
         }
         for group in results.groups
         for task in spec.tasks
@@ -228,9 +258,18 @@ def _budgets(results: Results) -> list[dict[str, str]]:
     return rows
 
 
-def _means(results: Results, theme: str) -> list[dict[str, Any]]:
-    """A table per budget: the methods in their order, with their mean in each scope and the gain over From-Scratch."""
-    tables = []
+def _unbalanced_rows(results: Results, tasks: list[balance.Unbalanced]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the table of unbalanced tasks, by budget; none where all tasks are balanced."""
+    values = balance.Balance(results)
+    return {budget: balance.table(results, values, tasks, budget) for budget in results.budgets if tasks}
+
+
+def _means(results: Results, theme: str, unbalanced: bool) -> list[dict[str, Any]]:
+    """A table per budget: the methods in their order, with their mean in each scope and the gain over From-Scratch.
+
+    `unbalanced`: with the mean of balanced accuracy.
+    """
+    tables, balanced = [], balance.Balance(results)
     for budget in results.budgets:
         complete = {
             scope: [m for method in results.methods if (m := results.mean(method, budget, scope)).complete]
@@ -250,10 +289,11 @@ def _means(results: Results, theme: str) -> list[dict[str, Any]]:
                     "family": results.family[method],
                     "colour": colour_of(results.family[method], theme),
                     "means": [_mean(results, method, budget, scope, highest[scope]) for scope in results.scopes],
+                    "balanced": f"{100 * mean:.1f}" if (mean := balanced.mean(method, budget)) is not None else "",
                     "gain": _gain(results, method, budget),
                 }
             )
-        tables.append({"budget": budget, "rows": rows})
+        tables.append({"budget": budget, "rows": rows, "balanced": unbalanced})
     return tables
 
 
@@ -348,6 +388,7 @@ def _provenance(spec: PageSpec, results: Results) -> list[dict[str, Any]]:
             "seed": cell.seed,
             "status": cell.status,
             "accuracy": "" if cell.accuracy is None else f"{100 * cell.accuracy:.2f}",
+            "balanced": "" if cell.balanced_accuracy is None else f"{100 * cell.balanced_accuracy:.2f}",
             "settings": "" if cell.learning_rate is None else f"{cell.learning_rate:g} × {cell.steps}",
             "key": cell.key,
             "score": None if cell.status == "missing" else link(cell.folder, "score.json"),

@@ -1,4 +1,4 @@
-"""The tables of a study: scores.csv, summary.csv, summary.json and plots.csv. Only plots.csv is in percent."""
+"""The tables of a study, and summary.json. Accuracies are fractions; only plots.csv is in percent."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,28 +9,38 @@ import pandas as pd
 from vtabflow.contracts.results import CellCounts
 from vtabflow.contracts.specs import PageSpec
 from vtabflow.contracts.typed_json import to_json
+from vtabflow.report.balance import Balance
 from vtabflow.report.cells import CellResult
+from vtabflow.report.images import Images, skipped_rows
 from vtabflow.report.stats import Results
 
 SCORES = [
     *("study", "method", "display", "family", "task", "group", "source", "budget", "seed", "evaluation", "accuracy"),
-    *("val_accuracy", "learning_rate", "steps", "n_train", "n_test", "seconds", "status", "key"),
+    *("balanced_accuracy", "val_accuracy", "learning_rate", "steps", "n_train", "n_val", "n_test", "seconds", "status"),
+    "key",
 ]
-SUMMARY = ["method", "display", "family", "budget", "scope", "mean", "low", "high", "n_tasks"]
+SUMMARY = ["method", "display", "family", "budget", "scope", "mean", "low", "high", "balanced", "n_tasks"]
 
 
 def scores_table(cells: Sequence[CellResult]) -> pd.DataFrame:
     """scores.csv: one row per cell."""
     table = pd.DataFrame([asdict(cell) for cell in cells], columns=SCORES)
-    for name in ("seed", "steps", "n_train", "n_test"):  # with empty fields, pandas would make these floats
+    for name in ("seed", "steps", "n_train", "n_val", "n_test"):  # with empty fields, pandas would make these floats
         table[name] = table[name].astype("Int64")
     return table
 
 
 def summary_table(results: Results) -> pd.DataFrame:
-    """summary.csv: one row per method, budget and scope (all, or a group); without a finished task it has no mean."""
+    """summary.csv: one row per method, budget and scope (all, or a group); without a finished task it has no mean.
+
+    `balanced` is the mean of balanced accuracy over the same tasks, empty where that of one is not known.
+    """
+    balance = Balance(results)
     rows = [
-        (method, results.display[method], results.family[method], budget, scope, m.mean, m.low, m.high, m.n_tasks)
+        (
+            *(method, results.display[method], results.family[method], budget, scope),
+            *(m.mean, m.low, m.high, balance.mean(method, budget, scope), m.n_tasks),
+        )
         for method in results.methods
         for budget in results.budgets
         for scope in results.scopes
@@ -40,15 +50,26 @@ def summary_table(results: Results) -> pd.DataFrame:
 
 
 def summary_json(spec: PageSpec, results: Results, counts: CellCounts) -> dict[str, Any]:
-    """summary.json, for `dvc metrics show`: means as fractions with four digits, of scopes with a finished task."""
+    """summary.json, for `dvc metrics show`: means as fractions with four digits, of scopes with a finished task.
+
+    `balanced` is the mean of balanced accuracy over the same tasks as `all`.
+    """
     budgets: dict[str, Any] = {}
+    balance = Balance(results)
     for budget in results.budgets:
         budgets[budget] = {}
         for method in results.methods:
             means = {scope: results.mean(method, budget, scope) for scope in results.scopes}
             values = {scope: round(mean.mean, 4) for scope, mean in means.items() if mean.mean is not None}
-            budgets[budget][method] = {**values, "n_tasks": means["all"].n_tasks}
+            balanced = balance.mean(method, budget)
+            known = {} if balanced is None else {"balanced": round(balanced, 4)}
+            budgets[budget][method] = {**values, **known, "n_tasks": means["all"].n_tasks}
     return {"study": spec.study, "key": spec.key, "budgets": budgets, "cells": to_json(counts)}
+
+
+def skipped_table(images: dict[str, Images]) -> pd.DataFrame:
+    """skipped.csv: the files that gave no image, with the reason."""
+    return pd.DataFrame(skipped_rows(images), columns=["dataset", "file", "reason"])
 
 
 def plots_table(summary: pd.DataFrame) -> pd.DataFrame:

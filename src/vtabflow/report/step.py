@@ -9,7 +9,7 @@ from vtabflow.errors import UserError
 from vtabflow.report.completeness import shows_all
 from vtabflow.runtime.files import read_json, write_json, write_with
 
-TABLES = ("scores.csv", "summary.csv", "plots.csv")
+TABLES = ("scores.csv", "summary.csv", "plots.csv", "skipped.csv")
 
 
 def run(spec: PageSpec) -> None:
@@ -39,22 +39,26 @@ def run(spec: PageSpec) -> None:
 def _make(spec: PageSpec) -> CellCounts:
     # pandas, SciPy, Altair and vl-convert take seconds to import: only for a page that has to be made
     from vtabflow.report import figures, page, scores
+    from vtabflow.report.balance import with_balanced_accuracy
     from vtabflow.report.cells import count_cells, read_cells, state
+    from vtabflow.report.images import read_images
     from vtabflow.report.stats import Results
 
     folder = Path(spec.folder)
-    cells = read_cells(spec)
+    cells = with_balanced_accuracy(read_cells(spec))
     counts = count_cells(cells)
     results = Results(spec, cells)
+    images = read_images(spec, results.task_display)
     rendered = []
     for figure in figures.figures(spec, results):
         svg = figures.svg(figure)
         _write(folder / "figures" / f"{figure.name}.png", figures.png(svg))
         _write(folder / "figures" / f"{figure.name}.svg", svg.encode())
         rendered.append(page.RenderedFigure(figure, svg))
-    _write(folder / "index.html", page.render(spec, results, rendered, counts).encode())
+    _write(folder / "index.html", page.render(spec, results, images, rendered, counts).encode())
     summary = scores.summary_table(results)
-    for name, table in zip(TABLES, (scores.scores_table(cells), summary, scores.plots_table(summary)), strict=True):
+    tables = scores.scores_table(cells), summary, scores.plots_table(summary), scores.skipped_table(images)
+    for name, table in zip(TABLES, tables, strict=True):
         _write(folder / name, table.to_csv(index=False, lineterminator="\n").encode())
     write_json(folder / "summary.json", scores.summary_json(spec, results, counts))
     card = PageCard(

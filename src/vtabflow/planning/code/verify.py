@@ -193,12 +193,17 @@ def draw(folder: Path, seed: int) -> None:
 
 
 def _copy_scores(page: dict[str, Any], scores: Path, work: Path) -> None:
-    """Give the page of `work` the cells and encoders of `scores`, under its own keys."""
+    """Give the page of `work` the cells, encoders and manifests of `scores`, under its own keys."""
     for folder in {cell[name] for cell in page["cells"] for name in ("folder", "encoder")}:
         (source,) = scores.glob(f"{Path(folder).parent}/*/")
         shutil.copytree(source, work / folder, dirs_exist_ok=True)
         for path in (work / folder).glob("score.json"):
             write_json(path, {**read_json(path), "key": Path(folder).name})
+    shown = [*page["tasks"], page["upstream"]]
+    for manifest in {entry["manifest"] for entry in shown if entry.get("manifest")}:  # none before pages had them
+        (source,) = scores.glob(f"{Path(manifest).parent}/*[0-9a-f].json")
+        (work / manifest).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, work / manifest)
 
 
 def _results(work: Path, kinds: tuple[str, ...]) -> dict[str, Result]:
