@@ -35,7 +35,8 @@ from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
 from vtabflow.planning import catalogue
 from vtabflow.planning.code.lock import CodeLock
-from vtabflow.planning.store_specs import StorePlanner
+from vtabflow.planning.folders import KnownFolder
+from vtabflow.planning.store_specs import StorePlanner, upstream_source
 from vtabflow.planning.study import Study
 from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, vtab
 from vtabflow.runtime.experiments import located
@@ -59,6 +60,7 @@ class Plan:
         excluded_methods: methods of the study that are not run (prepare.tfds.absent: leave-out), with the reason.
         excluded_tasks: tasks, likewise.
         manual_downloads: sentences; what a person has to download before the stores can be made.
+        folders: what is known of the folders of images among the stores, by dataset.
     """
 
     study: Study
@@ -70,6 +72,7 @@ class Plan:
     excluded_methods: dict[str, str] = field(default_factory=dict)
     excluded_tasks: dict[str, str] = field(default_factory=dict)
     manual_downloads: list[str] = field(default_factory=list)
+    folders: dict[str, KnownFolder] = field(default_factory=dict)
 
     @property
     def excluded(self) -> dict[str, str]:
@@ -106,29 +109,31 @@ class _Planner:
 
     def plan(self) -> Plan:
         study = self.study
-        upstream = self.stores.upstream()
-        task_stores = {name: self.stores.task(task) for name, task in self.tasks.items()}
+        # Where nothing is trained, the upstream's images are not looked at.
+        is_trained = any(catalogue.methods()[method].source == "trained" for method in study.methods)
+        upstream = self.stores.upstream() if is_trained else None
         encoders = {method: self._encoder(method, upstream) for method in study.methods}
         trained = {name: spec for name, spec in encoders.items() if spec.upstream}
-        if trained:
-            self.stores.refuse_shared_images(upstream, list(task_stores.values()))
+        task_stores = self._task_stores(upstream)
         # Jobs are cut from all cells: what is excluded moves no cell to another job.
         all_cells = [
-            self._cell(self.tasks[name], store, encoders[method], budget, seed)
-            for name, store in task_stores.items()  # task by task, so that the cells of a job share a store
+            self._cell(task, task_stores[name], encoders[method], budget, seed) if name in task_stores else None
+            for name, task in self.tasks.items()  # task by task, so that the cells of a job share a store
             for budget in study.budgets
             for method in study.methods
             for seed in study.seeds
         ]
-        self._exclude_unavailable(upstream, task_stores, trained, all_cells)
-        jobs = self._jobs([cell if self._is_run(cell) else None for cell in all_cells])
+        known_cells = [cell for cell in all_cells if cell]
+        self._exclude_unavailable(upstream, task_stores, trained, known_cells)
+        jobs = self._jobs([cell if cell and self._is_run(cell) else None for cell in all_cells])
         cells = {cell.key: cell for job in jobs.values() for cell in job.cells}
         if not cells:
             reasons = dict.fromkeys([*self.excluded_methods.values(), *self.excluded_tasks.values()])
             raise UserError(f"study {study.study}: nothing is left to run. {' '.join(reasons)}")
         run_encoders = {spec.key: spec for name, spec in encoders.items() if name not in self.excluded_methods}
-        stores = {upstream.key: upstream} if any(spec.upstream for spec in run_encoders.values()) else {}
+        stores = {upstream.key: upstream} if upstream and any(spec.upstream for spec in run_encoders.values()) else {}
         stores |= {spec.key: spec for name, spec in task_stores.items() if name not in self.excluded_tasks}
+        known = self.stores.folders.known
         return Plan(
             study=study,
             page=self._page(list(cells.values()), upstream, stores),
@@ -139,13 +144,30 @@ class _Planner:
             excluded_methods=self.excluded_methods,
             excluded_tasks=self.excluded_tasks,
             manual_downloads=self.manual_downloads,
+            folders={spec.dataset: known[spec.dataset] for spec in stores.values() if spec.dataset in known},
         )
+
+    def _task_stores(self, upstream: StoreSpec | None) -> dict[str, StoreSpec]:
+        """The stores of the tasks, less the folders that will not do and may be left out (`invalid: skip-task`)."""
+        stores = {}
+        for name, task in self.tasks.items():
+            try:
+                store = self.stores.task(task)
+                if upstream and (sentence := self.stores.shared_images(upstream, store)):
+                    raise UserError(sentence)
+                stores[name] = store
+            except UserError as error:
+                folder = self.study.prepare.folders.get(name)
+                if folder is None or folder.invalid != "skip-task":
+                    raise
+                self.excluded_tasks[name] = str(error)
+        return stores
 
     # ---- what cannot be made yet
 
     def _exclude_unavailable(
         self,
-        upstream: StoreSpec,
+        upstream: StoreSpec | None,
         task_stores: dict[str, StoreSpec],
         trained: dict[str, EncoderSpec],
         cells: list[CellSpec],
@@ -154,7 +176,7 @@ class _Planner:
 
         What is finished, here or on the machine that it was pulled from, needs nothing.
         """
-        if trained and (sentences := self.stores.missing_downloads(upstream)):
+        if upstream and trained and (sentences := self.stores.missing_downloads(upstream)):
             unfinished = {name for name, spec in trained.items() if not self._exists(spec.folder, "card.json")}
             methods = unfinished & {cell.method for cell in cells if self._is_open(cell)}
             self._note(sentences, methods, self.excluded_methods)
@@ -180,7 +202,7 @@ class _Planner:
 
     # ---- encoders
 
-    def _encoder(self, method: str, store: StoreSpec) -> EncoderSpec:
+    def _encoder(self, method: str, store: StoreSpec | None) -> EncoderSpec:
         info = catalogue.methods()[method]
         pretrain, network = self.study.pretrain, self.study.network(method)
         code = EncoderCode(
@@ -190,6 +212,7 @@ class _Planner:
         size, upstream, settings = self.study.prepare.image_size, None, None
         identity: dict[str, Any] = {"method": method, "network": network, "code": to_json(code)}
         if info.source == "trained":
+            assert store is not None
             values = self.study.method_settings(method)
             size = values.pop("image_size")
             upstream = self._upstream(info, store)
@@ -315,7 +338,7 @@ class _Planner:
 
     # ---- the page
 
-    def _page(self, cells: list[CellSpec], upstream: StoreSpec, stores: dict[str, StoreSpec]) -> PageSpec:
+    def _page(self, cells: list[CellSpec], upstream: StoreSpec | None, stores: dict[str, StoreSpec]) -> PageSpec:
         study = self.study
         methods = [catalogue.methods()[name] for name in study.methods if name not in self.excluded_methods]
         tasks = [task for name, task in self.tasks.items() if name not in self.excluded_tasks]
@@ -333,10 +356,10 @@ class _Planner:
             budgets=study.budgets,
             seeds=study.seeds,
             upstream=PageUpstream(
-                upstream.dataset,
-                self._display(upstream.dataset),
-                upstream.source,
-                upstream.manifest if upstream.key in stores else None,
+                study.upstream,
+                self._display(study.upstream),
+                upstream_source(study),
+                upstream.manifest if upstream and upstream.key in stores else None,
             ),
             network=study.pretrain.network,
             evaluation=study.finetune.evaluation,
@@ -359,6 +382,11 @@ class _Planner:
             tasks=tuple(task.display for name, task in self.tasks.items() if name in self.excluded_tasks),
             vtab=tuple(task.display for name, task in vtab().items() if name not in real) if real else (),
             cut=study.prepare.tfds.counts == "any" and (bool(real) or study.upstream == IMAGENET),
+            reasons={
+                task.display: self.excluded_tasks[name]
+                for name, task in self.tasks.items()
+                if task.source == "folder" and name in self.excluded_tasks
+            },
         )
 
     def _display(self, upstream: str) -> str:

@@ -5,11 +5,15 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+from vtabflow.contracts.results import Remark
 from vtabflow.contracts.specs import CellSpec, EncoderSpec, StoreSpec
+from vtabflow.contracts.typed_json import from_json
 from vtabflow.errors import UserError
+from vtabflow.planning.folders import FINGERPRINTS, caches_of, of_budgets, short
 from vtabflow.planning.keys import Plan, plan
 from vtabflow.planning.state import freeze, is_complete, read_or_none
 from vtabflow.planning.study import Study, load
+from vtabflow.prepare.folders.scan import of_what
 from vtabflow.runtime.locks import try_locked
 
 LOGS = Path("results/logs")
@@ -36,6 +40,8 @@ def check(params: str) -> None:
         f"in {len(planned.jobs)} jobs; {len(planned.encoders)} encoders, {len(planned.stores)} stores; "
         f"page {planned.page.key}"
     )
+    for dataset, folder in planned.folders.items():
+        print(*folder.lines(dataset, study.budgets), sep="\n")
     print_excluded(planned)
     for sentence in planned.manual_downloads:
         print(f"manual download: {sentence}")
@@ -48,7 +54,7 @@ def check(params: str) -> None:
 
 
 def print_excluded(planned: Plan) -> None:
-    """One line per missing manual download, with the methods and tasks that are not run without it."""
+    """One line per reason, with the methods and tasks that are not run: manual downloads and folders."""
     study = planned.study
     for reason in dict.fromkeys(planned.excluded.values()):
         names = [name for name in study.methods if planned.excluded_methods.get(name) == reason]
@@ -57,7 +63,11 @@ def print_excluded(planned: Plan) -> None:
 
 
 def status(params: str) -> None:
-    """One line per step: how many results exist, failed or are missing; then how the failed jobs ended."""
+    """Print the state of a study.
+
+    One line per step: how many results exist, failed or are missing. Then what of the folders of images is left out or
+    has to be known, what is left out of the study, and how the failed jobs ended.
+    """
     planned = plan(load(params))
     for step, specs in (("prepare", planned.stores), ("pretrain", planned.encoders), ("finetune", planned.cells)):
         states = Counter(_state(spec) for spec in specs.values())
@@ -65,11 +75,28 @@ def status(params: str) -> None:
         print(f"{step:9} {len(specs):5}: {counts}")
     page = Path(f"results/reports/{planned.study.study}/index.html")
     print(f"{'report':9}      : {page if is_complete(planned.page) and page.exists() else 'missing'}")
+    _print_folders(planned)
+    print_excluded(planned)
     failed = failures(planned)
     for line in failed[:MAX_FAILURES]:
         print(line)
     if len(failed) > MAX_FAILURES:
         print(f"and {len(failed) - MAX_FAILURES} more under {LOGS}")
+
+
+def _print_folders(planned: Plan) -> None:
+    """What is left out of folders, and remarks: of the finished stores, or as far as they are known before."""
+    stores = {spec.dataset: spec for spec in planned.stores.values()}
+    for dataset, folder in planned.folders.items():
+        manifest = read_or_none(Path(stores[dataset].folder) / "manifest.json")
+        if isinstance(manifest, dict) and manifest.get("remarks") is not None:
+            skipped = {entry["file"]: entry["reason"] for entry in manifest["skipped"]}
+            found = [from_json(Remark, remark, "remark") for remark in manifest["remarks"]]
+            remarks = of_budgets(found, planned.study.budgets) + ([folder.in_upstream] if folder.in_upstream else [])
+        else:
+            skipped, remarks = folder.skipped, folder.remarks(planned.study.budgets)
+        for text in short(skipped, remarks):
+            print(f"{dataset}: {text}")
 
 
 def failures(planned: Plan) -> list[str]:
@@ -104,12 +131,15 @@ def collect_garbage(studies: list[str], really: bool) -> None:
     keyed = sorted(
         folder for pattern in KEYED for folder in Path().glob(pattern) if _is_keyed(folder) and folder.name not in kept
     )
+    fingerprints = _unused_fingerprints(files)
     abandoned = [folder for folder in sorted(Path().glob("data/stores/*/.*")) if is_abandoned(folder)]
     going = keyed + abandoned
     size = sum(file.stat().st_size for folder in going for file in folder.rglob("*") if file.is_file())
-    for folder in going:
-        print(folder)
-    print(f"{len(going)} results, {size / 1e6:.1f} MB, belong to none of: {', '.join(files)}")
+    size += sum(file.stat().st_size for file in fingerprints)
+    for path in going + fingerprints:
+        print(path)
+    lists = f" and {len(fingerprints)} lists of files" if fingerprints else ""
+    print(f"{len(going)} results{lists}, {size / 1e6:.1f} MB, belong to none of: {', '.join(files)}")
     if not really:
         print("nothing was removed; `vtabflow gc --yes` removes them")
         return
@@ -120,6 +150,20 @@ def collect_garbage(studies: list[str], really: bool) -> None:
     for folder in keyed:
         shutil.rmtree(folder)
         folder.with_suffix(".json").unlink(missing_ok=True)
+    for file in fingerprints:
+        file.unlink(missing_ok=True)
+
+
+def _unused_fingerprints(studies: list[str]) -> list[Path]:
+    """What is kept in scratch of folders of images that no study names, or that are gone."""
+    kept = set().union(*(caches_of(load(file), Path()) for file in studies))
+    old = Path("scratch/fingerprints.json")  # of versions that kept all folders in one file
+    found = [old] if old.exists() else []
+    for file in sorted(FINGERPRINTS.glob("*.jsonl")):
+        of = of_what(file)
+        if file not in kept or of is None or not of.exists():
+            found.append(file)
+    return found
 
 
 def is_abandoned(folder: Path) -> bool:
@@ -136,6 +180,9 @@ def _keys_of(files: list[str]) -> set[str]:
             study = load(file)
             # Also what is excluded today: its images may be missing only for now, and its results took days.
             plans = plan(with_nothing_excluded(study)), plan(study)
+            # What is excluded there too is a folder that cannot be read now: the keys of its results are not known.
+            for reason in plans[0].excluded.values():
+                raise UserError(reason)
         except UserError as error:
             others = " ".join(name for name in files if name != file)
             raise UserError(

@@ -16,7 +16,6 @@ from vtabflow.contracts.specs import (
     ImageSpec,
     PackedImageSpec,
     Places,
-    SplitFractions,
     StandinSettings,
     StoreSpec,
     TfdsSettings,
@@ -24,15 +23,13 @@ from vtabflow.contracts.specs import (
 from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
 from vtabflow.planning.code.lock import CodeLock
+from vtabflow.planning.folders import Folders, Role, content_settings
 from vtabflow.planning.study import Study
 from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, renderers
-from vtabflow.prepare.folders.scan import scan
 from vtabflow.prepare.tfds.datasets import datasets, imagenet
 from vtabflow.prepare.tfds.manual import missing_downloads
 from vtabflow.runtime.experiments import located
 from vtabflow.runtime.files import digest, read_json
-
-FINGERPRINTS = Path("scratch/fingerprints")
 
 
 class StorePlanner:
@@ -41,6 +38,7 @@ class StorePlanner:
     def __init__(self, study: Study, root: Path, lock: CodeLock):
         self.study, self.root, self.lock = study, root, lock
         prepare = study.prepare
+        self.folders = Folders(study, root, lock.identity("prepare/folder"))
         self.image = ImageSpec(prepare.image_size, prepare.resize)
         # Stand-ins are drawn in whole numbers; images that are resized can be kept unrounded.
         self.resized_image = replace(self.image, numbers=prepare.numbers)
@@ -94,25 +92,23 @@ class StorePlanner:
             code=code,
         )
 
-    def _folder_store(self, dataset: str, role: Any, budgets: tuple[str, ...]) -> StoreSpec:
-        folder, prepare = self.study.prepare.folders[dataset], self.study.prepare
-        found = scan(self.root / folder.path, cache=self.root / FINGERPRINTS).identity
-        split = SplitFractions(prepare.split_seed, prepare.split)
-        code = self.lock.identity("prepare/folder")
+    def _folder_store(self, dataset: str, role: Role, budgets: tuple[str, ...]) -> StoreSpec:
+        folder, code = self.folders.folder(dataset, role), self.lock.identity("prepare/folder")
+        settings, found = folder.settings, folder.identity
         image = self.resized_image if role == "task" else self.image
         how = {
             "source": "folder",
             "role": role,
-            "invalid": folder.invalid,
-            "split": to_json(split),
+            "split": to_json(settings.split),
             "image": _image_identity(image),
+            **content_settings(settings),
         }
         store = self._store(
             dataset=dataset,
             source="folder",
-            settings=FolderSettings(folder.path, folder.invalid, split, role, of=folder.of),
+            settings=settings,
             image=image,
-            classes={dataset: found.classes},
+            classes={dataset: folder.classes},
             budgets=budgets,
             identity=_parts(digest([how, found.images, code]), digest([how, found.labels, code])),
             code=code,
@@ -150,7 +146,7 @@ class StorePlanner:
         if given.tree and subset:
             tree = located(self.root / given.tree)
             train = tree / "train" if (tree / "train").is_dir() else tree  # ImageNet's val/ has no classes
-            found = scan(train, cache=self.root / FINGERPRINTS).identity
+            found = self.folders.scan(train).identity
             classes, subset = found.classes, [found.images, found.labels]
         how = {"source": "imagenet", "version": imagenet().version, "cut": subset}
         store = self._store(
@@ -232,26 +228,11 @@ class StorePlanner:
             code=code,
         )
 
-    def refuse_shared_images(self, upstream: StoreSpec, tasks: list[StoreSpec]) -> None:
-        """Raise UserError if a file is in the upstream folder and in a task's: pre-training must not see task images.
-
-        Source: VTAB, section 2 (representations are not pre-trained on the evaluation tasks).
-        """
-        if not isinstance(upstream.settings, FolderSettings):
-            return
-        seen = self._files(upstream.settings.path)
-        for store in tasks:
-            if isinstance(store.settings, FolderSettings):
-                path = store.settings.path
-                if shared := len(self._files(path) & seen):
-                    raise UserError(
-                        f"{shared} images of task {store.dataset} ({path}) are in the upstream set {upstream.dataset} "
-                        "too: pre-training would see test images; take them out of one of the two"
-                    )
-
-    def _files(self, path: str) -> set[str]:
-        """The digest of every image of a folder or archive."""
-        return {file.digest for file in scan(self.root / path, cache=self.root / FINGERPRINTS).files}
+    def shared_images(self, upstream: StoreSpec, task: StoreSpec) -> str | None:
+        """The sentence that refuses a task because of its images in the upstream set, or None."""
+        if isinstance(upstream.settings, FolderSettings) and isinstance(task.settings, FolderSettings):
+            return self.folders.shared(upstream.dataset, task.dataset)
+        return None
 
     def missing_downloads(self, store: StoreSpec) -> list[str]:
         """What a person still has to do before a store can be made: sentences, none if there is nothing to do."""
@@ -264,6 +245,11 @@ class StorePlanner:
             what = f"{store.dataset}: {places.tree} is not a folder"
             return [f"{what}: correct `prepare.imagenet.tree`, or put the tree there."]
         return missing_downloads(store.dataset, places, store.settings.counts)
+
+
+def upstream_source(study: Study) -> str:
+    """The source of the store that encoders are trained on."""
+    return {IMAGENET: "imagenet", UPSTREAM_STANDIN: "procedural"}.get(study.upstream, "folder")
 
 
 def _image_identity(image: ImageSpec) -> dict[str, Any]:

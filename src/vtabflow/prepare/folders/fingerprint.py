@@ -6,12 +6,13 @@ Planning imports this module, so it imports nothing heavy; the reader of headers
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO
 
-from vtabflow.contracts.specs import FolderDecoding
+from vtabflow.contracts.specs import FolderDecoding, FolderSettings
+from vtabflow.errors import UserError
 from vtabflow.prepare.folders.entry import File, Layout, ListedFile
 from vtabflow.prepare.folders.tree import Tree
 from vtabflow.runtime.progress import Progress
@@ -74,6 +75,18 @@ def readable(layout: Layout, contents: Sequence[Content]) -> tuple[list[File], d
         else:
             skipped[entry.name] = found.reason
     return files, skipped
+
+
+def check_readable(settings: FolderSettings, files: Sequence[File], skipped: Mapping[str, str]) -> None:
+    """UserError if no file is a readable image, or if some are not and `invalid` does not leave them out."""
+    first = min(skipped, default="")
+    if not files:
+        raise UserError(
+            f"none of the {len(skipped)} files in {settings.path} is a readable image ({first} {skipped[first]})"
+        )
+    if skipped and settings.invalid != "skip":
+        what = f"{settings.path}: {first} {skipped[first]} (unusable files in all: {len(skipped)})"
+        raise UserError(f"{what}: fix or remove them, or set `invalid: skip` to leave them out")
 
 
 def read_contents(
