@@ -41,6 +41,15 @@ SETTINGS = {
     "prepare.folders.birds.display": ("Birds of here", {"page"}),
     "prepare.folders.birds.group": ("natural", {"page"}),
     "prepare.folders.birds.invalid": ("skip", {"stores", *CELLS}),
+    "prepare.folders.birds.split": ({"train": "train"}, set()),  # the name that it has anyway
+    "prepare.folders.birds.labels": (None, set()),
+    "prepare.folders.birds.groups": (None, set()),
+    "prepare.folders.birds.group_pattern": (r"train/./(\d)", set()),
+    "prepare.folders.birds.min_per_class": (2, {"stores", *CELLS}),
+    "prepare.folders.birds.near_copies": (True, {"stores", *CELLS}),
+    "prepare.folders.birds.range": ([0, 4095], {"stores", *CELLS}),
+    "prepare.folders.birds.truncated": (True, {"stores", *CELLS}),
+    "prepare.folders.birds.max_pixels": (10**9, {"stores", *CELLS}),
     "prepare.folders.birds.of": ("cifar100", set()),  # for the audit alone
     "prepare.tfds.folder": ("elsewhere", set()),
     "prepare.tfds.downloads": ("elsewhere", set()),
@@ -97,10 +106,10 @@ def project(tmp_path_factory):
     for number, name in enumerate(("birds", "birds-again", "photos")):
         rng = np.random.default_rng(number // 2)
         for label in ("a", "b"):
-            (folder / name / label).mkdir(parents=True)
+            (folder / name / "train" / label).mkdir(parents=True)
             for i in range(10):
                 image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-                image.save(folder / name / label / f"{i}.png")
+                image.save(folder / name / "train" / label / f"{i}.png")
     (folder / "list.txt").write_text("train-0\n")
     (folder / "checksums.json").write_text("{}")
     return folder
@@ -178,7 +187,7 @@ def test_a_study_that_trains_nothing_needs_no_upstream_store(study, project):
 def test_a_folder_is_refused_by_the_job_if_it_changed_after_planning(study, project):
     """The job gets the digests of images and labels as they were planned."""
     stores = {spec.dataset: spec for spec in plan(Study.model_validate(study), project).stores.values()}
-    found = identity(project / "birds", project / "unused.json")
+    found = identity(project / "birds", project / "unused")
     assert stores["birds"].fingerprint == Fingerprint(found.images, found.labels)
     assert stores["svhn-standin"].fingerprint is None
 

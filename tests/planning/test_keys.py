@@ -256,14 +256,6 @@ def test_an_upstream_without_labels_is_refused_for_methods_that_learn_from_them(
     assert made(changed(own, "methods", ["from-scratch", "rotation"]), tmp_path).encoders
 
 
-def test_upstream_images_that_are_in_a_task_are_refused(own, tmp_path):
-    shutil.copy(tmp_path / "pets/cat/1.png", tmp_path / "up/train/sky/copy.png")
-    with pytest.raises(UserError, match="1 images of task pets .* are in the upstream set up too"):
-        made(own, tmp_path)
-    own["methods"] = ["from-scratch"]
-    made(own, tmp_path)  # nothing is pre-trained
-
-
 def test_planning_is_quick_and_light(root, base, tmp_path):
     """Well under a second of one thread for 760 cells, without torch.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from alter import changed
+from PIL import Image
 
 from vtabflow.contracts.specs import LeftOut
 from vtabflow.errors import UserError
@@ -184,7 +185,8 @@ def test_gc_keeps_what_is_left_out_today(raw, tmp_path, finished, capsys):
 def test_a_task_with_the_name_of_a_method_is_not_left_out_with_it(raw, tmp_path):
     for name in "ab":
         (tmp_path / "own" / name).mkdir(parents=True)
-        (tmp_path / "own" / name / "1.png").write_text(name)
+        for value in range(3):
+            Image.new("L", (4, 4), 100 * value + ord(name)).save(tmp_path / "own" / name / f"{value}.png")
     raw = changed(changed(raw, "tasks", ["rotation"]), "methods", ["from-scratch", "rotation"])
     own = made(raw, tmp_path, prepare__folders={"rotation": {"path": "own"}}, prepare__tfds__absent="leave-out")
     assert {(cell.method, cell.task) for cell in own.cells.values()} == {("from-scratch", "rotation")}
