@@ -136,9 +136,9 @@ def test_every_folder_has_a_file_of_its_own_and_what_is_gone_is_forgotten(tmp_pa
     assert {of_what(place) for place in cache.iterdir()} == {tmp_path / "two", tmp_path / "three"}
 
 
-def test_other_settings_of_decoding_have_a_cache_of_their_own(tmp_path, read):
+def test_another_limit_of_pixels_has_a_cache_of_its_own(tmp_path, read):
     path, cache = aged(write_files(tmp_path / "in", classes_of({"a": 3, "b": 3}))), tmp_path / "scratch"
-    for decoding in (FolderDecoding(), FolderDecoding(range=(0, 4095))) * 2:
+    for decoding in (FolderDecoding(), FolderDecoding(max_pixels=10**9), FolderDecoding(range=(0, 4095))) * 2:
         scan(path, decoding=decoding, cache=cache)
     assert len(read) == 12 and len(list(cache.iterdir())) == 2
 

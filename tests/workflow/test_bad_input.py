@@ -69,10 +69,14 @@ def test_make_report_says_why_a_job_failed(micro):
     """On the terminal, not in a log alone; and `vtabflow status` again later."""
     images(micro.folder / "own", only=6)
     own_task(micro)
+    assert "own has one class, only" in sentence(vtabflow(micro, "check"))
+    images(micro.folder / "own", other=6)
+    whole = (micro.folder / "own/other/0.png").read_bytes()
+    (micro.folder / "own/other/0.png").write_bytes(whole[: len(whole) // 2])  # which its header does not show
     venv = str(Path(sys.executable).parents[1])
     shown = micro.run("make", "report", f"VENV={venv}", "-o", f"{venv}/.made", check=False)
-    assert shown.returncode == 2 and "prepare failed: own has one class, only" in shown.stdout
-    assert "prepare failed: own has one class, only" in vtabflow(micro, "status").stdout
+    assert shown.returncode == 2 and "prepare failed: own: other/0.png is broken" in shown.stdout
+    assert "prepare failed: own: other/0.png is broken" in vtabflow(micro, "status").stdout
 
 
 def test_a_task_without_images(micro):

@@ -26,7 +26,7 @@ from vtabflow.runtime.files import digest, writing
 
 # Modification times are this coarse at worst (FAT: 2 s). A younger file may change again and keep its time: not cached.
 MTIME_GRANULARITY_NS = 2_000_000_000
-FORMAT = 1  # of the cache; files of another format are made anew
+FORMAT = 1  # of the cache, which is made anew when this changes: to be raised when images.header finds something else
 LAYOUT, DECODING = FolderLayout(), FolderDecoding()
 Rows = dict[str, list[Any]]
 
@@ -70,7 +70,7 @@ def scan(
     path = Path(path)
     place = None if cache is None else cache_file(cache, path, decoding)
     head = {
-        "format": [FORMAT, pillow, to_json(decoding)],
+        "format": [FORMAT, pillow, decoding.max_pixels],
         "path": str(path.absolute()),
         "archive": _state_of(os.stat(path)) if path.is_file() else None,
         "layout": [to_json(settings), code],
@@ -106,7 +106,7 @@ def _result(layout: Layout, contents: Sequence[Content]) -> Scan:
 
 def cache_file(cache: Path | str, path: Path | str, decoding: FolderDecoding = DECODING) -> Path:
     """Where the fingerprints of a folder or archive are kept."""
-    return Path(cache) / f"{digest([str(Path(path).absolute()), to_json(decoding)])}.jsonl"
+    return Path(cache) / f"{digest([str(Path(path).absolute()), decoding.max_pixels])}.jsonl"
 
 
 def of_what(place: Path) -> Path | None:
