@@ -272,11 +272,28 @@ def test_archives_that_are_not_the_registered_ones_are_named():
     html = html_of(spec)
     (note,) = [plain(note) for note in re.findall(r'<p class="note">(.*?)</p>', html, re.S) if "Archives" in note]
     assert note.strip().startswith(
-        "Archives other than the registered ones. CIFAR-100: made from archives that prepare.tfds.checksums names"
+        "Archives other than the registered ones. CIFAR-100: made from archives that are not those that TensorFlow"
     )
     assert "CIFAR-100 was made from these archives: https://a.example/c.tar.gz, SHA-256 " + "ab" * 32 in plain(html)
     write_manifest(cifar, [10] * 47, settings={**settings, "checksums": {}})
     assert "prepare.tfds.checksums" not in html_of(spec)
+
+
+def test_records_of_other_archives_are_named_and_records_of_unknown_ones_remarked_on():
+    svhn = replace(TASKS[1], source="tfds", display="SVHN", manifest="data/manifests/svhn/0123456789abcdef.json")
+    spec = study(svhn)
+    settings = {"builder": "svhn_cropped", "checksums": {}, "counts": "official"}
+    write_scores(spec, lambda c: 0.5)
+    foreign = Remark("archives-foreign", 1, "made from 1 of 2 archives that are not those that TFDS has registered")
+    archives = {"https://a.example/train.mat": "ab" * 32, "https://a.example/test.mat": "cd" * 32}
+    write_manifest(svhn, [10] * 10, settings=settings, remarks=(foreign,), archives=archives)
+    text = plain(html_of(spec))
+    assert "registered ones. SVHN: made from archives" in text and f"test.mat, SHA-256 {'cd' * 32}" in text
+    assert "Remarks on the images" not in text
+    unknown = Remark("archives-unknown", 2, "which archives its records were made from is not known")
+    write_manifest(svhn, [10] * 10, settings=settings, remarks=(unknown,))
+    text = plain(html_of(spec))
+    assert f"Remarks on the images: SVHN: {unknown.text}." in text and "registered ones" not in text
 
 
 def test_the_audit_of_a_store_is_on_the_page():

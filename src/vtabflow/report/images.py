@@ -20,6 +20,7 @@ NEAR_THE_ANSWER = (
     *("test-in-train", "val-in-train", "test-group-in-train", "val-group-in-train", "test-looks-like-train"),
     *("val-looks-like-train", "two-classes", "test-classes", "val-classes", "1k-train-classes", "1k-val-classes"),
 )
+FOREIGN = "archives-foreign"  # the kind of the remark on archives that are not those that TFDS has registered
 FIRST = 20  # names of skipped files on the page; all are in skipped.csv
 
 
@@ -70,9 +71,13 @@ class Images:
         return Path(settings["path"]).name if settings.get("path") else None
 
     @property
-    def checksums(self) -> dict[str, str]:
-        """Address -> SHA-256 of the archives that the study names instead of the registered ones."""
-        return dict(self.manifest.settings.get("checksums") or {}) if self.manifest else {}
+    def foreign_archives(self) -> dict[str, str]:
+        """Address -> SHA-256 of the archives of TFDS' records, where some are not the registered ones; else empty."""
+        if self.manifest is None:
+            return {}
+        named: dict[str, str] = self.manifest.settings.get("checksums") or {}
+        differ = any(remark.kind == FOREIGN for remark in self.manifest.remarks or ())
+        return named or (self.manifest.archives or {} if differ else {})
 
     @cached_property
     def test(self) -> ClassCounts | None:
@@ -176,7 +181,7 @@ def unknown(images: dict[str, Images]) -> list[str]:
 
 def foreign_archives(images: dict[str, Images]) -> list[Images]:
     """Datasets that were made from archives other than the registered ones, each once."""
-    return list({found.path: found for found in images.values() if found.checksums}.values())
+    return list({found.path: found for found in images.values() if found.foreign_archives}.values())
 
 
 def audit_state(images: Images) -> str:
@@ -189,7 +194,17 @@ def audit_state(images: Images) -> str:
     return f"matches, {len(audit.remarks)} remark{'s' if audit.remarks[1:] else ''}" if audit.remarks else "matches"
 
 
-def audits(images: dict[str, Images], kind: str) -> list[tuple[str, str]]:
-    """(name, sentence) of the mismatches or remarks of every audit; a store of several tasks counts once."""
-    stores = {found.path: found for found in images.values() if found.audit}
-    return [(found.display, sentence) for found in stores.values() for sentence in getattr(found.audit, kind)]
+def audit_mismatches(images: dict[str, Images]) -> list[tuple[str, str]]:
+    """(name, sentence) of what does not match in every store; a store of several tasks counts once."""
+    stores = {found.path: found for found in images.values()}
+    return [(found.display, text) for found in stores.values() if found.audit for text in found.audit.mismatches]
+
+
+def other_remarks(images: dict[str, Images]) -> list[tuple[str, str]]:
+    """(name, sentence) of the remarks that stand nowhere else: those of the audits, and of TFDS' records."""
+    found = []
+    for store in {store.path: store for store in images.values()}.values():
+        of_source = (store.manifest.remarks if store.manifest and store.manifest.source != "folder" else None) or ()
+        found += [(store.display, remark.text) for remark in of_source if remark.kind != FOREIGN]
+        found += [(store.display, text) for text in (store.audit.remarks if store.audit else ())]
+    return found

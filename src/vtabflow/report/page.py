@@ -21,10 +21,11 @@ from vtabflow.report import balance
 from vtabflow.report.answer import budget_heading, comma_list, count, headline, number_range, points, summaries
 from vtabflow.report.images import (
     Images,
+    audit_mismatches,
     audit_state,
-    audits,
     foreign_archives,
     near_the_answer,
+    other_remarks,
     skipped_rows,
     understood,
     unknown,
@@ -99,8 +100,8 @@ def render(
         skipped=len(skipped_rows(images)),
         unknown=unknown(images),
         foreign=foreign_archives(images),
-        mismatches=audits(images, "mismatches"),
-        audit_remarks=audits(images, "remarks"),
+        mismatches=audit_mismatches(images),
+        other_remarks=other_remarks(images),
         audited=any(found.audit for found in images.values()),
         caveats=[*balance.sentences(results, unbalanced), *near_the_answer(spec, images)],
         unbalanced=unbalanced,
