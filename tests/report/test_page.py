@@ -185,7 +185,7 @@ def test_methods_with_another_network_are_named(made, monkeypatch):
     assert "another network" not in text_of(made)
     methods = tuple(replace(m, network="biggan-small") if m.id == "vae" else m for m in spec.methods)
     text = render(replace(spec, methods=methods), Results(spec, read_cells(spec)))
-    assert "VAE: another network, <code>biggan-small</code>." in text
+    assert "VAE: another network, <code>biggan-small</code>, so the difference to From-Scratch is not" in text
 
 
 def test_figures_are_valid_vegalite(made, monkeypatch):
@@ -295,7 +295,7 @@ def test_the_table_of_means_marks_highest_and_significant(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     jigsaw = replace(METHODS[1], id="jigsaw", display="Jigsaw")
     spec = page_spec(methods=[*METHODS, jigsaw], budgets=("1k",))
-    base = {"from-scratch": 0.4, "rotation": 0.41, "vae": 0.2, "sup-100": 0.39, "jigsaw": 0.37}
+    base = {"from-scratch": 0.3, "rotation": 0.41, "vae": 0.2, "sup-100": 0.39, "jigsaw": 0.29}
     skipped = ("rotation", TASKS[0].id)
     write_scores(
         spec,
@@ -304,20 +304,41 @@ def test_the_table_of_means_marks_highest_and_significant(tmp_path, monkeypatch)
     )
     text = render(spec, Results(spec, read_cells(spec)))
     table = text[text.index("<caption>Mean test accuracy") :]
-    pattern = r'<tr><td class="n">\d?</td><td class="w">(.*?)</td>.*?</tr>'
+    pattern = r'<tr><td class="n">(?:\d=?<small>.*?</small>)?</td><td class="w">(.*?)</td>.*?</tr>'
     rows = {row[1]: row[0] for row in re.finditer(pattern, table, re.S)}
-    assert list(rows) == ["Sup-100%", "From-Scratch", "Jigsaw", "VAE", "Rotation"]
+    assert list(rows) == ["Sup-100%", "Jigsaw", "From-Scratch", "VAE", "Rotation"]
     assert '<td class="n top">41.0<' in rows["Sup-100%"]
     assert '<td class="n grey">41.0<' in rows["Rotation"]  # the same number, over fewer tasks
-    assert "interval: 3 tasks" in rows["VAE"] and "interval:" not in rows["Sup-100%"]
+    assert "fewer seeds" in rows["VAE"] and "fewer seeds" not in rows["Sup-100%"]
+    places = {name: re.match(r'<tr><td class="n">(?:(\d=?)<small>(.*?)<)?', row).groups() for name, row in rows.items()}
+    assert places["Sup-100%"][0] == "1" and places["Jigsaw"] == ("2", "2 to 3") and places["Rotation"] == (None, None)
     states = {name: re.search(r'<span class="(plus|minus|open)">', row) for name, row in rows.items()}
     assert {name: match and match[1] for name, match in states.items()} == {
-        "Sup-100%": "open",
+        "Sup-100%": "plus",
         "From-Scratch": None,
         "Jigsaw": "open",
         "VAE": "minus",
         "Rotation": "plus",
     }
+
+
+def test_equal_means_have_one_rank_in_the_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = page_spec(methods=METHODS[:3], budgets=("1k",), seeds=(0,))
+    write_scores(spec, lambda c: 0.4 if c.method == "from-scratch" else 0.8)
+    text = render(spec, Results(spec, read_cells(spec)))
+    places = re.findall(r'<tr><td class="n">(\d=?)<small>(.*?)</small></td><td class="w">(.*?)</td>', text)
+    assert places == [("1=", "1 to 2", "Rotation"), ("1=", "1 to 2", "VAE"), ("3", "3", "From-Scratch")]
+    assert "“=” marks equal means" in text and "assumed to be 2 points an accuracy" in text
+
+
+def test_the_generative_method_that_learns_from_labels_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "upstream images without their labels, by learning to generate or reconstruct them"
+    conditional = replace(METHODS[2], id="cond-biggan", display="Cond-BigGAN")
+    for methods, ending in ((METHODS, "</td>"), ([*METHODS, conditional], "; Cond-BigGAN: with all their labels</td>")):
+        spec = page_spec(methods=methods, seeds=(0,))
+        assert f"{words}{ending}" in render(spec, Results(spec, read_cells(spec)))
 
 
 def test_script_json_cannot_end_the_script():

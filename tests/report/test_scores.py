@@ -1,5 +1,6 @@
 """Means, intervals and comparisons against an independent computation from the accuracies that the test chose."""
 
+import itertools
 import json
 import math
 import random
@@ -10,12 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from report_fakes import METHODS, TASKS, page_spec, write_score, write_scores
+from scipy.stats import t as student
 
 from vtabflow.contracts.results import CellCounts
 from vtabflow.errors import RunError
 from vtabflow.report import scores
 from vtabflow.report.cells import count_cells, read_cells
-from vtabflow.report.stats import Results, t_quantile
+from vtabflow.report.noise import quantile
+from vtabflow.report.stats import Results
 
 T = {1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445, 9: 2.262157, 30: 2.042272}  # printed tables
 
@@ -35,25 +38,36 @@ def results(spec):
 
 
 @pytest.mark.parametrize("df", sorted(T))
-def test_t_quantile(df):
-    assert t_quantile(df) == pytest.approx(T[df], abs=1e-6)
+def test_quantile(df):
+    assert quantile(df) == pytest.approx(T[df], abs=1e-6)
+
+
+def noise_of_test(values, n=500):
+    """Variance of a cell's mean from its test set, with one right and one wrong answer added."""
+    p = (n * statistics.mean(values) + 1) / (n + 2)
+    return p * (1 - p) / (n + 2)
 
 
 def test_means_and_intervals_by_hand():
-    spec = page_spec()
+    """One task: pooled over four methods with three seeds each, 8 degrees of freedom; a group with a task more: 16."""
+    spec = page_spec(tasks=TASKS[1:3])
     write_scores(spec, chosen)
     value = {(c.method, c.task, c.budget, c.seed): chosen(c) for c in spec.cells}
     summary = scores.summary_table(results(spec))
     assert " ".join(summary.columns) == "method display family budget scope mean low high balanced n_tasks"
-    assert len(summary) == 4 * 2 * 4
+    assert len(summary) == 4 * 2 * 3
     for row in summary.itertuples():
-        tasks = [t.id for t in TASKS if row.scope in ("all", t.group)]
-        by_seed = [sum(value[row.method, t, row.budget, s] for t in tasks) / len(tasks) for s in (0, 1, 2)]
-        half = T[2] * statistics.stdev(by_seed) / math.sqrt(3)
-        assert row.mean == pytest.approx(sum(by_seed) / 3, abs=1e-12)
-        assert row.low == pytest.approx(max(0, sum(by_seed) / 3 - half), abs=1e-6)
-        assert row.high == pytest.approx(min(1, sum(by_seed) / 3 + half), abs=1e-6)
-        assert row.n_tasks == len(tasks)
+        tasks = [t.id for t in TASKS[1:3] if row.scope in ("all", t.group)]
+        cells = {(m.id, t): [value[m.id, t, row.budget, s] for s in (0, 1, 2)] for m in METHODS for t in tasks}
+        mine = [cells[row.method, t] for t in tasks]
+        mean = statistics.mean(itertools.chain(*mine))
+        pooled = [statistics.mean(statistics.variance(cells[m.id, t]) / 3 for m in METHODS) for t in tasks]
+        training = max(sum(pooled), sum(statistics.variance(values) / 3 for values in mine))
+        variance = training + sum(map(noise_of_test, mine))
+        df = sum(pooled) ** 2 / sum(part**2 / 8 for part in pooled) * (variance / training) ** 2
+        half = student.ppf(0.975, df) * math.sqrt(variance) / len(tasks)
+        assert row.mean == pytest.approx(mean, abs=1e-12) and row.n_tasks == len(tasks)
+        assert (row.low, row.high) == pytest.approx((max(0, mean - half), min(1, mean + half)), abs=1e-6)
 
 
 def test_group_mean_weights_tasks_not_seeds():
@@ -64,14 +78,17 @@ def test_group_mean_weights_tasks_not_seeds():
             write_score(spec, cell, 0.2 if cell.task == "dtd-standin" else 0.8)
     mean = results(spec).mean("from-scratch", "1k", "natural")
     assert mean.mean == pytest.approx(0.5)  # and not (3 x 0.2 + 0.8) / 4
-    assert (mean.n_tasks, mean.complete, mean.all_seeds, mean.interval_tasks) == (2, True, False, 1)
+    assert (mean.n_tasks, mean.complete, mean.all_seeds) == (2, True, False)
 
 
-def test_one_seed_has_no_interval():
-    spec = page_spec(seeds=(7,))
-    write_scores(spec, chosen)
+def test_the_interval_of_one_seed_has_the_default_noise():
+    spec = page_spec(seeds=(7,), budgets=("1k",), tasks=TASKS[:2])
+    write_scores(spec, lambda c: 0.5)
     summary = scores.summary_table(results(spec))
-    assert summary["low"].isna().all() and summary["high"].isna().all() and summary["mean"].notna().all()
+    half = 1.959964 * math.sqrt((0.02**2 + noise_of_test([0.5])) / 2)
+    assert set(summary["scope"]) == {"all", "natural"}
+    assert list(summary["low"]) == pytest.approx([0.5 - half] * 8)
+    assert list(summary["high"]) == pytest.approx([0.5 + half] * 8)
 
 
 def test_scores_csv_and_states(tmp_path):
@@ -112,46 +129,68 @@ def test_summary_json_and_plots():
     assert (row["1k tasks"], row["full tasks"]) == (4, 0)
 
 
-def test_gain_is_paired_and_over_common_tasks():
-    spec = page_spec(methods=METHODS[:2], budgets=("1k",))
-    lost = "dmlab-standin"
-    write_scores(spec, chosen, skip=lambda c: c.method == "rotation" and c.task == lost)
+def test_gain_is_over_common_tasks():
+    """The variance of seeds is that of the two methods, which is the pooled one where there are no others."""
+    spec = page_spec(methods=METHODS[:2], tasks=TASKS[1:], budgets=("1k",))
+    write_scores(spec, chosen, skip=lambda c: c.method == "rotation" and c.task == TASKS[3].id)
     value = {(c.method, c.task, c.seed): chosen(c) for c in spec.cells}
-    tasks = [t.id for t in TASKS if t.id != lost]
-    by_seed = [sum(value["rotation", t, s] - value["from-scratch", t, s] for t in tasks) / 3 for s in (0, 1, 2)]
+    first, second = ([[value[m, t.id, s] for s in (0, 1, 2)] for t in TASKS[1:3]] for m in ("rotation", "from-scratch"))
     gain = results(spec).gain("rotation", "from-scratch", "1k")
-    half = T[2] * statistics.stdev(by_seed) / math.sqrt(3)
-    assert (gain.n_tasks, gain.basis) == (3, "seeds")
-    assert gain.gain == pytest.approx(sum(by_seed) / 3)
-    assert (gain.low, gain.high) == pytest.approx((sum(by_seed) / 3 - half, sum(by_seed) / 3 + half), abs=1e-6)
+    parts = [(statistics.variance(a) + statistics.variance(b)) / 3 for a, b in zip(first, second, strict=True)]
+    variance = sum(parts) + sum(map(noise_of_test, first + second))
+    df = sum(parts) ** 2 / sum(part**2 / 4 for part in parts) * (variance / sum(parts)) ** 2
+    expected = statistics.mean(itertools.chain(*first)) - statistics.mean(itertools.chain(*second))
+    half = student.ppf(0.975, df) * math.sqrt(variance) / 2
+    assert (gain.n_tasks, gain.basis) == (2, "seeds")
+    assert (gain.gain, gain.low, gain.high) == pytest.approx((expected, expected - half, expected + half))
     assert results(spec).gain("rotation", "from-scratch", "1k", "structured") is None
 
 
 @pytest.mark.parametrize("n_tasks", [1, 4])
-def test_gain_of_one_seed_has_the_binomial_interval(n_tasks):
+def test_gain_of_one_seed_has_the_noise_of_training_and_tests(n_tasks):
     """The standard error of a mean of differences: the root of the sum of their variances over their number."""
     spec = page_spec(methods=METHODS[:2], tasks=TASKS[:n_tasks], budgets=("1k",), seeds=(0,))
     write_scores(spec, lambda c: 0.6 if c.method == "rotation" else 0.5)
     gain = results(spec).gain("rotation", "from-scratch", "1k")
-    half = 1.959964 * math.sqrt(n_tasks * (0.6 * 0.4 / 500 + 0.5 * 0.5 / 500)) / n_tasks
-    assert gain.basis == "tests" and (gain.low, gain.high) == pytest.approx((0.1 - half, 0.1 + half))
+    of_tests = noise_of_test([0.6]) + noise_of_test([0.5])
+    half = 1.959964 * math.sqrt(n_tasks * (2 * 0.02**2 + of_tests)) / n_tasks
+    assert gain.basis == "default" and (gain.low, gain.high) == pytest.approx((0.1 - half, 0.1 + half))
 
 
-def test_gain_over_tasks_that_lack_seeds():
-    """The interval is over the tasks with all seeds, the gain over all; without such a task there is no interval."""
-    spec = page_spec(methods=METHODS[:2], tasks=TASKS[:2], budgets=("1k",))
-    write_scores(spec, chosen, skip=lambda c: c.method == "rotation" and c.task == TASKS[1].id and c.seed == 2)
-    value = {(c.method, c.task, c.seed): chosen(c) for c in spec.cells}
-    first, second = (
-        [value["rotation", task.id, s] - value["from-scratch", task.id, s] for s in seeds]
-        for task, seeds in zip(TASKS[:2], [(0, 1, 2), (0, 1)], strict=True)
-    )
-    gain = results(spec).gain("rotation", "from-scratch", "1k")
-    assert gain.n_tasks == 2 and gain.gain == pytest.approx((statistics.mean(first) + statistics.mean(second)) / 2)
-    assert gain.high - gain.gain == pytest.approx(T[2] * statistics.stdev(first) / math.sqrt(3), abs=1e-6)
-    alone = page_spec(study="alone", methods=METHODS[:2], tasks=TASKS[1:2], budgets=("1k",))
-    gain = results(alone).gain("rotation", "from-scratch", "1k")
-    assert (gain.n_tasks, gain.low, gain.high, gain.significant) == (1, None, None, False)
+@pytest.mark.parametrize(("budgets", "z"), [(("1k",), 2.3940), (("1k", "full"), 2.6383)])
+def test_comparisons_with_from_scratch_hold_together(budgets, z):
+    """Three methods at one or two budgets: 1 - 0.05 / 3 and 1 - 0.05 / 6, two-sided."""
+    spec = page_spec(tasks=TASKS[:1], budgets=budgets, seeds=(0,))
+    write_scores(spec, lambda c: 0.5)
+    made = results(spec)
+    error = math.sqrt(2 * 0.02**2 + 2 * noise_of_test([0.5]))
+    assert [gain.high for gain in made.gains("1k").values()] == pytest.approx([z * error] * 3, rel=1e-4)
+
+
+def test_the_best_is_compared_as_one_of_all_pairs():
+    """Four methods: six pairs; three groups: three pairs."""
+    spec = page_spec(budgets=("1k",), seeds=(0,))
+    write_scores(spec, lambda c: 0.7 if c.method == "sup-100" else 0.5)
+    made = results(spec)
+    error = math.sqrt(2 * 0.02**2 + noise_of_test([0.5]) + noise_of_test([0.7]))
+    ahead = made.ahead_of("sup-100", "1k")
+    assert set(ahead) == {"from-scratch", "rotation", "vae"}
+    assert ahead["vae"].low == pytest.approx(0.2 - 2.6383 * error / 2, rel=1e-4)
+    between = made.between_groups("sup-100", "1k", "natural", "structured")
+    assert (between.value, between.high) == pytest.approx((0, 2.3940 * error * math.sqrt(1 / 2 + 1)), abs=1e-5)
+
+
+def test_cells_that_lack_seeds_have_more_noise():
+    """A method with two of three seeds: its mean counts, with the task's variance over two."""
+    spec = page_spec(methods=METHODS[:1], tasks=TASKS[:2], budgets=("1k",))
+    values = {0: 0.5, 1: 0.52, 2: 0.54}
+    write_scores(spec, lambda c: values[c.seed], skip=lambda c: c.task == TASKS[1].id and c.seed == 2)
+    mean = results(spec).mean("from-scratch", "1k")
+    parts = [0.0004 / 3, 0.0002 / 2]
+    variance = sum(parts) + noise_of_test([0.52]) + noise_of_test([0.51])
+    df = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1) * (variance / sum(parts)) ** 2
+    assert (mean.mean, mean.all_seeds) == (pytest.approx(0.515), False)
+    assert mean.high == pytest.approx(0.515 + student.ppf(0.975, df) * math.sqrt(variance) / 2)
 
 
 def test_intervals_of_means_stay_within_0_and_1():

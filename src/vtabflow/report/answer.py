@@ -1,4 +1,8 @@
-"""The study's answer in words, computed from the cells: what is best, what pre-training gains, what is open."""
+"""The study's answer in words, computed from the cells: what is best, what pre-training gains, what is open.
+
+A difference that noise explains is called "not statistically different". Otherwise the words are "clearly better" if
+the noise of training was measured, by several seeds, and only "higher" if it is estimated, with one seed.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,29 +41,54 @@ def summaries(results: Results) -> list[BudgetSummary]:
 
 
 def headline(results: Results) -> Markup | None:
-    """One line over all budgets, the best pre-trained method against From-Scratch; None without such a comparison."""
+    """One line: the highest pre-trained method against From-Scratch, at each budget; None without such a comparison."""
     parts = []
     for budget in results.budgets:
-        gains = _gains(results, budget)
+        gains = results.gains(budget)
         best = next((method for method in results.ranked(budget) if method in gains), None)
         if best is None:
             continue
-        if _better(gains[best]):
-            verdict = "clearly better than"
-        elif _worse(gains[best]):
-            verdict = "clearly worse than"
-        else:
-            verdict = "not statistically different from"
+        gain, words = gains[best], _words(results, budget)
+        verdict = words.better if gain.better else words.worse if gain.worse else "not statistically different from"
         parts.append(
-            Markup("{}, the best pre-trained method, {}, is {} {} ({} points)").format(
+            Markup("{}, the pre-trained method with the highest mean, {}, is {} {} ({} points)").format(
                 budget_heading(results, budget).lower(),
                 results.display[best],
                 verdict,
                 results.display[BASELINE],
-                points(gains[best].gain),
+                points(gain.gain),
             )
         )
-    return Markup("In short: {}.").format(Markup("; ").join(parts)) if parts else None
+    start = "In short" if measured(results) else "In short, from one seed"
+    return Markup("{}: {}.").format(start, Markup("; ").join(parts)) if parts else None
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How a difference that noise does not explain is called."""
+
+    better: str
+    worse: str
+
+
+def _words(results: Results, budget: str) -> _Words:
+    if results.noise(budget).basis == "seeds":
+        return _Words("clearly better than", "clearly worse than")
+    return _Words("higher than", "lower than")
+
+
+def measured(results: Results) -> bool:
+    """Whether several seeds measure the noise of training, at every budget with a finished cell."""
+    noises = [noise for budget in results.budgets if (noise := results.noise(budget)).cells]
+    return all(noise.basis == "seeds" for noise in noises) if noises else len(results.seeds) > 1
+
+
+def basis_of_intervals(results: Results) -> str:
+    """Where the noise of training in the intervals comes from, for captions."""
+    if measured(results):
+        return count(len(results.seeds), "seed")
+    estimated = any(results.noise(budget).basis == "table" for budget in results.budgets)
+    return f"one seed, noise of training {'estimated' if estimated else 'assumed'}"
 
 
 def _summary(results: Results, budget: str) -> BudgetSummary:
@@ -70,7 +99,7 @@ def _summary(results: Results, budget: str) -> BudgetSummary:
     if not ranked:
         return BudgetSummary(budget, _preliminary(results, budget, started), [])
     main, further = [_best(results, budget, ranked)], []
-    gains = _gains(results, budget)
+    gains = results.gains(budget)
     if BASELINE not in results.methods:
         main.append(Markup("From-Scratch is not part of this study, so whether pre-training helps is not known."))
     elif not results.mean(BASELINE, budget).n_tasks:
@@ -79,18 +108,11 @@ def _summary(results: Results, budget: str) -> BudgetSummary:
     elif gains:
         best = next((method for method in ranked if method in gains), max(gains, key=lambda method: gains[method].gain))
         main.append(Markup("{} is {}.").format(_name(results, best), _describe(results, gains[best])))
-        main += _groups(results, budget, best)
-        further += _verdict(results, gains)
+        main += _groups(results, budget, best, gains[best])
+        further += _verdict(results, budget, gains)
+    further += _noise(results, budget)
     further += _unranked(results, budget, ranked[0])
     return BudgetSummary(budget, Markup(" ").join(main), further)
-
-
-def _gains(results: Results, budget: str) -> dict[str, Gain]:
-    """Gain over From-Scratch of every pre-trained method that shares a finished task with it."""
-    trained = [method for method in results.methods if results.family[method] != "from-scratch"]
-    if BASELINE not in results.methods:
-        return {}
-    return {method: gain for method in trained if (gain := results.gain(method, BASELINE, budget))}
 
 
 def _best(results: Results, budget: str, ranked: list[str]) -> Markup:
@@ -104,30 +126,42 @@ def _best(results: Results, budget: str, ranked: list[str]) -> Markup:
     text = Markup("{} has the highest mean test accuracy, {} over {}").format(
         _name(results, best), percent, count(total, "task")
     )
-    level = [method for method in ranked[1:] if not _better(results.gain(best, method, budget))]
+    ahead = results.ahead_of(best, budget)
+    level = [method for method in ranked[1:] if not ahead[method].better]
     if not level:
-        return text + Markup(", clearly better than the next, {} ({}).").format(
-            _name(results, ranked[1]), _percent(results, ranked[1], budget)
+        return text + Markup(", {} the next, {} ({}).").format(
+            _words(results, budget).better, _name(results, ranked[1]), _percent(results, ranked[1], budget)
         )
     names = [
         Markup("{} ({})").format(_name(results, method), _percent(results, method, budget)) for method in level[:4]
     ]
     more = f", nor from {len(level) - 4} more" if len(level) > 4 else ""
-    seeds = len(results.seeds)
-    basis = f"with {seeds} seeds" if seeds > 1 else "with one seed and test sets of this size"
     return text + Markup(", but is not statistically different from {}{}: {}, the difference may be chance.").format(
-        comma_list(names), more, basis
+        comma_list(names), more, _with_seeds(results, budget)
     )
 
 
-def _verdict(results: Results, gains: dict[str, Gain]) -> list[Markup]:
+def _with_seeds(results: Results, budget: str) -> str:
+    measured = results.noise(budget).basis == "seeds"
+    return f"with {len(results.seeds)} seeds" if measured else "with one seed"
+
+
+def _verdict(results: Results, budget: str, gains: dict[str, Gain]) -> list[Markup]:
     """How many methods are better and worse than From-Scratch, and which are worse."""
-    scratch = results.display[BASELINE]
-    better = [method for method, gain in gains.items() if _better(gain)]
-    worse = sorted((method for method, gain in gains.items() if _worse(gain)), key=lambda method: gains[method].gain)
+    scratch, words = results.display[BASELINE], _words(results, budget)
+    better = [method for method, gain in gains.items() if gain.better]
+    worse = sorted((method for method, gain in gains.items() if gain.worse), key=lambda method: gains[method].gain)
     level = len(gains) - len(better) - len(worse)
-    text = Markup("Of {}, {} clearly better than {} and {} clearly worse").format(
-        count(len(gains), "pre-trained method"), _are(len(better)), scratch, _are(len(worse))
+    if level == len(gains):
+        which = "The pre-trained method is not" if level == 1 else f"None of the {level} pre-trained methods is"
+        return [Markup("{} statistically different from {}.").format(which, scratch)]
+    text = Markup("Of {}, {} {} {} and {} {}").format(
+        count(len(gains), "pre-trained method"),
+        _are(len(better)),
+        words.better,
+        scratch,
+        _are(len(worse)),
+        words.worse.removesuffix(" than"),
     )
     if level:
         text += Markup("; {} not statistically different from it").format(_are(level))
@@ -138,21 +172,45 @@ def _verdict(results: Results, gains: dict[str, Gain]) -> list[Markup]:
             gain = gains[method]
             where = "" if gain.n_tasks == len(results.tasks["all"]) else f" over {count(gain.n_tasks, 'task')}"
             names.append(Markup("{} ({} points{})").format(results.display[method], points(gain.gain), where))
-        sentences.append(Markup("Clearly worse than {}: {}.").format(scratch, comma_list(names)))
+        start = words.worse[0].upper() + words.worse[1:]
+        sentences.append(Markup("{} {}: {}.").format(start, scratch, comma_list(names)))
     return sentences
 
 
-def _groups(results: Results, budget: str, best: str) -> list[Markup]:
+def _groups(results: Results, budget: str, best: str, overall: Gain) -> list[Markup]:
+    """The gain in each group of tasks; which is larger only where there is a gain, and noise does not explain it."""
     by_group = {group: gain for group in results.groups if (gain := results.gain(best, BASELINE, budget, group))}
     if len(by_group) < 2:
         return []
     order = sorted(by_group, key=lambda group: -by_group[group].gain)
     most, least = order[0], order[-1]
-    partial = [group for group in (most, least) if by_group[group].n_tasks < len(results.tasks[group])]
+    partial = [group for group in order if by_group[group].n_tasks < len(results.tasks[group])]
     note = Markup(" (over the tasks of {} that both have)").format(comma_list(partial)) if partial else Markup("")
-    text = Markup("The gain of {} is largest on the {} tasks ({} points) and smallest on the {} tasks ({} points){}.")
-    most_points, least_points = points(by_group[most].gain), points(by_group[least].gain)
-    return [text.format(results.display[best], most, most_points, least, least_points, note)]
+    each = [Markup("{} points on the {} tasks").format(points(by_group[group].gain), group) for group in order]
+    text = Markup("By group: {}{}").format(comma_list(each), note)
+    if overall.significant and results.between_groups(best, budget, most, least).significant:
+        larger = "larger" if results.noise(budget).basis != "seeds" else "clearly larger"
+        text += Markup("; it is {} on the {} than on the {} tasks").format(larger, most, least)
+    return [text + Markup(".")]
+
+
+def _noise(results: Results, budget: str) -> list[Markup]:
+    """With one seed: where the noise of training in the intervals comes from."""
+    noise = results.noise(budget)
+    if noise.basis == "seeds":
+        return []
+    size = f"{100 * noise.training_sd:.1f} points (standard deviation of one accuracy)"
+    if noise.basis == "table":
+        text = (
+            f"One seed does not measure how much a repeated training changes an accuracy. It is estimated at {size} "
+            "from what methods and tasks leave unexplained in the table, and is part of every interval."
+        )
+    else:
+        text = (
+            f"One seed does not measure how much a repeated training changes an accuracy. {size[0].upper()}{size[1:]} "
+            "are assumed, from other studies, and are part of every interval; more seeds would measure it."
+        )
+    return [Markup("{}").format(text)]
 
 
 def _unranked(results: Results, budget: str, best: str) -> list[Markup]:
@@ -208,14 +266,6 @@ def _preliminary(results: Results, budget: str, started: list[str]) -> Markup:
     return text + Markup(". This can change.")
 
 
-def _better(gain: Gain | None) -> bool:
-    return gain is not None and gain.significant and gain.gain > 0
-
-
-def _worse(gain: Gain | None) -> bool:
-    return gain is not None and gain.significant and gain.gain < 0
-
-
 def _describe(results: Results, gain: Gain) -> Markup:
     """`32.0 points above From-Scratch (95 % interval +31.0 to +33.0, over 3 seeds)`."""
     text = Markup("{:.1f} points {} {}").format(
@@ -225,7 +275,7 @@ def _describe(results: Results, gain: Gain) -> Markup:
         text += Markup(" over the {} tasks that both have").format(gain.n_tasks)
     if gain.low is None or gain.high is None:
         return text
-    basis = f"over {len(results.seeds)} seeds" if gain.basis == "seeds" else "from the size of the test sets; one seed"
+    basis = f"over {len(results.seeds)} seeds" if gain.basis == "seeds" else "one seed"
     return text + Markup(" (95 % interval {} to {}, {})").format(points(gain.low), points(gain.high), basis)
 
 

@@ -12,6 +12,7 @@ import vl_convert
 from altair.utils.schemapi import debug_mode
 
 from vtabflow.contracts.specs import PageSpec
+from vtabflow.report.answer import basis_of_intervals
 from vtabflow.report.heat import task_heat_maps
 from vtabflow.report.stats import Mean, Results, mean_of
 from vtabflow.report.theme import (
@@ -63,16 +64,16 @@ def png(svg_text: str) -> bytes:
 
 def mean_accuracy(results: Results, theme: str, standins: str) -> list[Figure]:
     """Bars of the mean test accuracy of every method, a panel per budget."""
-    total, seeds = len(results.tasks["all"]), len(results.seeds)
+    total = len(results.tasks["all"])
     data = NamedDatasets()
     panels = [_mean_panel(data, results, budget, theme) for budget in results.budgets]
     title = f"Mean test accuracy over {total} {'task' if total == 1 else 'tasks'}"
-    lines = f"thin lines: 95 % t-intervals over {seeds} seeds" if seeds > 1 else "one seed, so no intervals"
+    lines = f"thin lines: 95 % intervals ({basis_of_intervals(results)})"
     chart = alt.hconcat(*panels, spacing=36).resolve_scale(color="shared")
     caption = (
         "Methods are sorted within each budget; the dashed line is the mean of From-Scratch, without pre-training. "
-        f"Numbers are percent; {lines}. A pale bar is a mean over fewer tasks (its label says how many): "
-        "it comes after the others and is not ranked."
+        f"Numbers are percent; {lines}. Those of differences are in the table. "
+        "A pale bar is a mean over fewer tasks (its label says how many): it comes after the others and is not ranked."
     )
     vegalite = with_theme(chart, data, theme, title, f"percent; {lines}", standins)
     return [Figure("mean-accuracy", title, caption, vegalite)]

@@ -1,25 +1,25 @@
 """Means, intervals and comparisons of a study's cells, all as fractions (docs/protocol.md#statistics).
 
 A task's accuracy is the mean over its finished seeds; the mean of a scope (all tasks, or a group) is the unweighted
-mean over its tasks, as in VTAB (Zhai et al. 2019, section 3). Methods are compared over tasks and seeds that both have
-finished.
+mean over its tasks, as in VTAB (Zhai et al. 2019, section 3). Methods are compared over tasks that both have finished.
+
+Comparisons that are read together hold together (Bonferroni): all pre-trained methods with From-Scratch, at all
+budgets; all pairs of methods, since the cells say which of them is compared with the others as the best; all pairs of
+groups. So a study without any difference says so with a probability of 95 %.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Literal
-
-from scipy.special import stdtrit
+from functools import cached_property
 
 from vtabflow.contracts.protocol import FAMILIES, GROUPS
 from vtabflow.contracts.specs import PageSpec
 from vtabflow.report.cells import CellResult
+from vtabflow.report.noise import Basis, Cell, Interval, Noise
+from vtabflow.report.ranks import Rank, ranks
 
 BASELINE = "from-scratch"
-CONFIDENCE = 0.95
-NORMAL = 1.959964  # the 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Mean:
         high: its upper end.
         n_tasks: tasks with a finished seed.
         total: tasks of the scope.
-        interval_tasks: tasks behind the interval: those that every seed of the study has finished.
+        all_seeds: whether every task of the scope has every seed.
     """
 
     mean: float | None
@@ -40,56 +40,47 @@ class Mean:
     high: float | None
     n_tasks: int
     total: int
-    interval_tasks: int
+    all_seeds: bool
 
     @property
     def complete(self) -> bool:
         """Whether every task of the scope has a finished seed."""
         return self.n_tasks == self.total
 
-    @property
-    def all_seeds(self) -> bool:
-        """Whether every task of the scope has every seed."""
-        return self.interval_tasks == self.total
-
 
 @dataclass(frozen=True)
 class Gain:
     """How much better one method is than another over the tasks that both have finished, with a 95 % interval.
 
-    `basis` says what the interval is computed from: "seeds" (t-interval of the paired differences of the seeds) or
-    "tests" (one seed: binomial noise of the test images, the two methods as independent, which errs on the wide side).
+    `basis` says where the noise of training in the interval comes from (noise.py).
     """
 
     gain: float
     low: float | None
     high: float | None
     n_tasks: int
-    basis: Literal["seeds", "tests"]
+    basis: Basis
 
     @property
     def significant(self) -> bool:
         """Whether the interval excludes zero. Without an interval nothing is significant."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        return Interval(self.gain, self.low, self.high).significant
 
+    @property
+    def better(self) -> bool:
+        """Whether the difference is above zero by more than noise."""
+        return self.significant and self.gain > 0
 
-@cache
-def t_quantile(df: int, confidence: float = CONFIDENCE) -> float:
-    """Two-sided quantile of Student's t with `df` degrees of freedom: 12.7062 for 1, 4.3027 for 2."""
-    return float(stdtrit(df, (1 + confidence) / 2))
+    @property
+    def worse(self) -> bool:
+        """Whether the difference is below zero by more than noise."""
+        return self.significant and self.gain < 0
 
 
 def mean_of(values: Iterable[float]) -> float:
     """The arithmetic mean, from an exact sum: it does not depend on the order."""
     values = list(values)
     return math.fsum(values) / len(values)
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % t-interval of the mean of two or more values."""
-    centre = mean_of(values)
-    variance = math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
-    return t_quantile(len(values) - 1) * math.sqrt(variance / len(values))
 
 
 class Results:
@@ -114,84 +105,114 @@ class Results:
         self.tasks = {"all": [task.id for task in spec.tasks]}
         for group in self.groups:
             self.tasks[group] = [task.id for task in spec.tasks if task.group == group]
-        # (method, budget) -> task -> seed -> (accuracy, test images)
-        self._scores: dict[tuple[str, str], dict[str, dict[int, tuple[float, int]]]] = {}
+        self._cells: dict[str, dict[tuple[str, str], Cell]] = {budget: {} for budget in self.budgets}
         # budget -> task -> (training images, validation images), of the tasks with a cell that has run
         self.n_images: dict[str, dict[str, tuple[int, int]]] = {budget: {} for budget in self.budgets}
         for cell in cells:
             self._add(cell)
+        self._noise: dict[str, Noise] = {}
         self._means: dict[tuple[str, str, str], Mean] = {}
+        self._gains: dict[str, dict[str, Gain]] = {}
 
     def _add(self, cell: CellResult) -> None:
         if cell.accuracy is not None:
-            tasks = self._scores.setdefault((cell.method, cell.budget), {})
-            tasks.setdefault(cell.task, {})[cell.seed] = (cell.accuracy, cell.n_test or 0)
+            cells, pair = self._cells[cell.budget], (cell.method, cell.task)
+            before = cells[pair].accuracies if pair in cells else {}
+            cells[pair] = Cell({**before, cell.seed: cell.accuracy}, cell.n_test or 0)
         if cell.n_train is not None:
             self.n_images[cell.budget][cell.task] = (cell.n_train, cell.n_val or 0)
 
-    def accuracies(self, method: str, budget: str, task: str) -> dict[int, float]:
+    def accuracies(self, method: str, budget: str, task: str) -> Mapping[int, float]:
         """Seed -> accuracy of the finished cells of one method on one task."""
-        return {seed: score[0] for seed, score in self._scores.get((method, budget), {}).get(task, {}).items()}
+        cell = self._cells.get(budget, {}).get((method, task))
+        return {} if cell is None else cell.accuracies
+
+    def noise(self, budget: str) -> Noise:
+        """The noise of the finished cells of a budget."""
+        if budget not in self._noise:
+            self._noise[budget] = Noise(self._cells[budget])
+        return self._noise[budget]
 
     def mean(self, method: str, budget: str, scope: str = "all") -> Mean:
-        """The mean of a method in a scope, with a 95 % t-interval if the study has several seeds.
-
-        The interval's width is that of the per-seed means over the tasks that all seeds have finished: how much another
-        seed would change the mean, not another choice of tasks. It is clipped to [0, 1].
-        """
+        """The mean of a method in a scope, with its own 95 % interval, clipped to [0, 1]."""
         where = (method, budget, scope)
         if where not in self._means:
             self._means[where] = self._mean(*where)
         return self._means[where]
 
     def _mean(self, method: str, budget: str, scope: str) -> Mean:
-        total = len(self.tasks[scope])
-        finished = [seeds for task in self.tasks[scope] if (seeds := self.accuracies(method, budget, task))]
+        tasks = self.tasks[scope]
+        finished = self.common_tasks([method], budget, scope)
         if not finished:
-            return Mean(None, None, None, 0, total, 0)
-        mean = mean_of(mean_of(seeds.values()) for seeds in finished)
-        whole = [seeds for seeds in finished if len(seeds) == len(self.seeds)]
-        if len(self.seeds) < 2 or not whole:
-            return Mean(mean, None, None, len(finished), total, len(whole))
-        half = self._half_width(whole)
-        return Mean(mean, max(0.0, mean - half), min(1.0, mean + half), len(finished), total, len(whole))
+            return Mean(None, None, None, 0, len(tasks), False)
+        found = self.noise(budget).interval({(method, task): 1 / len(finished) for task in finished})
+        all_seeds = all(len(self.accuracies(method, budget, task)) == len(self.seeds) for task in tasks)
+        low = None if found.low is None else max(0.0, found.low)
+        high = None if found.high is None else min(1.0, found.high)
+        return Mean(found.value, low, high, len(finished), len(tasks), all_seeds)
 
     def common_tasks(self, methods: Iterable[str], budget: str, scope: str = "all") -> list[str]:
-        """The tasks of a scope for which all of `methods` have finished at least one same seed."""
+        """The tasks of a scope that all of `methods` have finished."""
         chosen = list(methods)
-        found = []
-        for task in self.tasks[scope]:
-            seeds = [set(self.accuracies(method, budget, task)) for method in chosen]
-            if seeds and set.intersection(*seeds):
-                found.append(task)
-        return found
+        return [task for task in self.tasks[scope] if all(self.accuracies(name, budget, task) for name in chosen)]
 
-    def gain(self, method: str, other: str, budget: str, scope: str = "all") -> Gain | None:
-        """How much better `method` is than `other` in a scope, paired by task and seed; None without a common task."""
-        differences: list[dict[int, float]] = []  # of each task, by seed
-        variance = 0.0  # of the sum of the tasks' differences, if there is one seed
-        for task in self.common_tasks((method, other), budget, scope):
-            first, second = (self._scores[name, budget][task] for name in (method, other))
-            seeds = [seed for seed in self.seeds if seed in first and seed in second]
-            differences.append({seed: first[seed][0] - second[seed][0] for seed in seeds})
-            for accuracy, n_test in (first[seeds[0]], second[seeds[0]]):
-                variance += accuracy * (1 - accuracy) / n_test if n_test else math.inf
-        if not differences:
+    def gain(self, method: str, other: str, budget: str, scope: str = "all", comparisons: int = 1) -> Gain | None:
+        """How much better `method` is than `other` in a scope; None without a common task.
+
+        Args:
+            method: the one that may be better.
+            other: what it is compared with.
+            budget: of both.
+            scope: "all" or a group.
+            comparisons: how many such intervals are read together.
+        """
+        weights = self._difference(method, other, budget, scope)
+        if not weights:
             return None
-        gain, n_tasks = mean_of(mean_of(seeds.values()) for seeds in differences), len(differences)
-        basis: Literal["seeds", "tests"] = "seeds" if len(self.seeds) > 1 else "tests"
-        if basis == "seeds":
-            whole = [seeds for seeds in differences if len(seeds) == len(self.seeds)]
-            half = self._half_width(whole) if whole else math.inf
-        else:
-            half = NORMAL * math.sqrt(variance) / n_tasks
-        if not math.isfinite(half):
-            return Gain(gain, None, None, n_tasks, basis)
-        return Gain(gain, gain - half, gain + half, n_tasks, basis)
+        noise = self.noise(budget)
+        found = noise.interval(weights, comparisons)
+        return Gain(found.value, found.low, found.high, len(weights) // 2, noise.basis)
 
-    def _half_width(self, tasks: list[dict[int, float]]) -> float:
-        """Half of the interval over seeds, of values by seed of each task."""
-        return half_width([mean_of(seeds[seed] for seeds in tasks) for seed in self.seeds])
+    def _difference(self, method: str, other: str, budget: str, scope: str) -> dict[tuple[str, str], float]:
+        tasks = self.common_tasks((method, other), budget, scope)
+        share = 1 / len(tasks) if tasks else 0.0
+        return {(name, task): sign * share for name, sign in ((method, 1), (other, -1)) for task in tasks}
+
+    def gains(self, budget: str) -> dict[str, Gain]:
+        """Gain over From-Scratch of every pre-trained method that shares a finished task with it.
+
+        The intervals of all of them, at all budgets, hold together.
+        """
+        if budget not in self._gains:
+            trained = [method for method in self.methods if self.family[method] != "from-scratch"]
+            comparisons = len(trained) * len(self.budgets)
+            every = {method: self.gain(method, BASELINE, budget, comparisons=comparisons) for method in trained}
+            self._gains[budget] = {method: gain for method, gain in every.items() if gain}
+        return self._gains[budget]
+
+    def ahead_of(self, best: str, budget: str) -> dict[str, Gain]:
+        """How much better the best method is than every other ranked one.
+
+        The intervals of all pairs, at all budgets, hold together.
+        """
+        ranked = self.ranked(budget)
+        comparisons = math.comb(len(ranked), 2) * len(self.budgets)
+        every = {method: self.gain(best, method, budget, comparisons=comparisons) for method in ranked}
+        return {method: gain for method, gain in every.items() if gain and method != best}
+
+    def between_groups(self, method: str, budget: str, most: str, least: str) -> Interval:
+        """How much larger a method's gain over From-Scratch is in one group than in another.
+
+        The intervals of all pairs of groups, at all budgets, hold together.
+        """
+        weights = self._difference(method, BASELINE, budget, most)
+        subtracted = self._difference(method, BASELINE, budget, least)
+        weights |= {pair: -weight for pair, weight in subtracted.items()}
+        return self.noise(budget).interval(weights, math.comb(len(self.groups), 2) * len(self.budgets))
+
+    def ranks(self, budget: str) -> dict[str, Rank]:
+        """The ranks of the methods with all tasks, with bootstrap intervals."""
+        return ranks(self._cells[budget], self.noise(budget), self.ranked(budget), self.tasks["all"])
 
     def row_order(self, budget: str) -> list[str]:
         """Methods by falling number of finished tasks, then by falling mean: those with all tasks come first.
