@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from vtabflow.contracts.results import EncoderCard, EncoderInput
+from encoder_cards import encoder_card
 from vtabflow.contracts.specs import (
     CellSpec,
     EncoderRef,
@@ -73,39 +73,16 @@ def make_encoder(method: str, seed: int, seeded: bool = False, status: str = "ok
     folder = Path(f"results/encoders/{method}/k")
     folder.mkdir(parents=True)
     weights = folder / "encoder.safetensors"
-    save_file(build(NETWORK, seed).state_dict(), weights)
+    save_file(build(network, seed).state_dict(), weights)
     write_card(method, seeded=seeded, status=status, network=network, features=NETWORKS[network]["features"])
 
 
 def write_card(method: str, **changes: Any) -> None:
     """card.json of an encoder whose weights are written."""
     folder = Path(f"results/encoders/{method}/k")
-    card = EncoderCard(
-        method=method,
-        display=method,
-        family="self-supervised",
-        network=NETWORK,
-        features=64,
-        sha256={"encoder.safetensors": sha256(folder / "encoder.safetensors")},
-        parameters=0,
-        input=EncoderInput(16, -1.0, 1.0, None, None, standardise=False),
-        seeded=False,
-        precision="float32",
-        status="ok",
-        reason=None,
-        losses={},
-        curve=(),
-        seconds=0.0,
-        images_per_second=None,
-        resumed=0,
-        upstream=None,
-        probe=None,
-        peak_memory_bytes=0,
-        versions={},
-        machine={},
-        spec={},
-    )
-    write_json(folder / "card.json", to_json(replace(card, **changes)))
+    written = sha256(folder / "encoder.safetensors")
+    card = encoder_card(method=method, display=method, sha256={"encoder.safetensors": written}, **changes)
+    write_json(folder / "card.json", to_json(card))
 
 
 def make_cell(

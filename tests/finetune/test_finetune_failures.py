@@ -132,7 +132,7 @@ def test_labels_that_are_refused_stop_their_cells_only(place, capsys):
     assert shown.endswith("(2 of 4 cells failed, the others are finished)")
     assert [step.is_complete(cell) for cell in cells] == [False, True, False, True]
     assert not Path("results/jobs/p.json").exists()
-    assert "b/colour-standin/full/0: not made: store" in capsys.readouterr().out
+    assert "not made: cell b/colour-standin/full/0: store" in capsys.readouterr().out
     np.save(path, labels)
     step.run(place.job(*cells))
     assert all(map(step.is_complete, cells)) and read_json("results/jobs/p.json")["made"] is True
@@ -151,6 +151,19 @@ def test_a_cell_that_does_not_fit_the_gpu_stops_itself_only(place, monkeypatch):
     with pytest.raises(RunError, match=r"^cell a/colour-standin/full/0: the GPU .* 17 at 16 px; .* \(1 of 2 cells"):
         step.run(place.job(large, small))
     assert not step.is_complete(large) and result(small)[0]["status"] == "ok"
+
+
+def test_an_unexpected_error_stops_its_cell_only(place, capsys):
+    """A real one: batch norm on one image of one place. It has no score, and is made once the cause is gone."""
+    make_encoder("deep", 0, network="resnet50v2")
+    bad, good = place.cell("deep", batch=1, steps=[2]), place.cell("b", steps=[2])
+    with pytest.raises(
+        RunError, match=r"^cell deep/colour-standin/full/0: ValueError: Expected more .* \(1 of 2 cells"
+    ):
+        step.run(place.job(bad, good))
+    assert not step.is_complete(bad) and result(good)[0]["status"] == "ok"
+    assert not Path("results/jobs/p.json").exists()
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_stores_that_do_not_serve_are_refused(place):

@@ -51,6 +51,25 @@ def loaded_and_saved(name, size):
         return blank.eval()(x), expected, blank
 
 
+@pytest.mark.parametrize("name", [name for name in registry.NETWORKS if name not in ("biggan", "vit-s16")])
+def test_the_smallest_batch_and_image_are_what_the_network_can_be_trained_on(name):
+    """At the sizes around each limit: one image fails exactly where two are needed, and smaller images fail."""
+    row = registry.NETWORKS[name]
+    network = registry.blank(name, CPU).train()
+    if "smallest" in row:
+        with pytest.raises(RuntimeError, match="too small"):
+            network(torch.zeros(2, 3, row["smallest"] // 2, row["smallest"] // 2))
+    edge = row.get("stride", row.get("smallest", 8))
+    for size in (edge, edge + row.get("patch", 1)):
+        needed = registry.smallest_batch(name, size)
+        assert network(torch.zeros(needed, 3, size, size)).shape == (needed, row["features"])
+        if needed > 1:
+            with pytest.raises(ValueError, match="more than 1 value per channel"):
+                network(torch.zeros(1, 3, size, size))
+    assert registry.smallest_batch(name, edge) == (2 if "stride" in row else 1)
+    assert registry.smallest_batch(name, edge + 1) == 1
+
+
 # Without biggan: 20 s of orthogonal kernels, and biggan-third has the same layers.
 @pytest.mark.parametrize("name", [name for name in registry.NETWORKS if name != "biggan"])
 def test_a_loaded_network_has_the_features_of_the_saved_one(name):

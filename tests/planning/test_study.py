@@ -190,6 +190,48 @@ def test_a_number_that_dvc_writes_into_the_study(tmp_path, smoke):
     assert study.method_settings("rotation")["crop_area_min"] == 0.025 and study.pretrain.learning_rate == 5e-5
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"finetune.batch": 1, "pretrain.network": "resnet50v2"},
+            "finetune.batch is 1: resnet50v2, the network of from-scratch, needs at least 2 for images of 32 px",
+        ),
+        (
+            {"prepare.image_size": 30, "pretrain.network": "vit-small"},
+            "prepare.image_size is 30: from-scratch on vit-small needs a multiple of its patch of 4 px",
+        ),
+        (
+            {"prepare.image_size": 16, "pretrain.network": "biggan-third"},
+            "prepare.image_size is 16: from-scratch on biggan-third needs at least 32 px",
+        ),
+        (
+            {"prepare.image_size": 30, "pretrain.image_size": 32, "methods": ["mae"]},
+            "prepare.image_size is 30: mae on vit-small needs a multiple of its patch of 4 px",
+        ),
+        (
+            {"pretrain.image_size": 16, "pretrain.network": "biggan-third", "methods": ["rotation"]},
+            "pretrain.image_size is 16: rotation on biggan-third needs at least 32 px",
+        ),
+    ],
+)
+def test_what_a_network_cannot_be_trained_on(tmp_path, smoke, changes, says):
+    raw = changed(smoke, "methods", ["from-scratch"])
+    raw["pretrain"].pop("per_method")
+    for place, value in changes.items():
+        raw = changed(raw, place, value)
+    assert says in refused(tmp_path, raw)
+
+
+def test_one_image_at_a_time_is_taken_where_it_works(smoke):
+    raw = changed(changed(smoke, "finetune.batch", 1), "methods", ["from-scratch"])
+    raw["pretrain"].pop("per_method")
+    Study.model_validate(raw)  # resnet-small has 4 x 4 places at 32 px
+    deep = changed(raw, "pretrain.network", "resnet50v2")
+    Study.model_validate(changed(deep, "finetune.evaluation", "linear"))
+    Study.model_validate(changed(deep, "prepare.image_size", 33))
+
+
 def test_what_they_can_take_is_taken(smoke):
     raw = changed(changed(smoke, "methods", ["bigbigan", "mae"]), "prepare.image_size", 32)
     raw["pretrain"]["per_method"] = {

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtabflow.contracts.results import EncoderCard, EncoderInput, Manifest, Score, Selected, TrialResult
+from encoder_cards import encoder_card
+from vtabflow.contracts.results import Manifest, Score, Selected, TrialResult
 from vtabflow.contracts.specs import (
     LeftOut,
     PageCell,
@@ -174,31 +175,8 @@ def write_manifest(
 def write_encoder_card(spec: PageSpec, method: str, status: str, reason: str | None) -> Path:
     """Write the card.json of a method's encoder, and return its path."""
     (row,) = (row for row in spec.methods if row.id == method)
-    card = EncoderCard(
-        method=method,
-        display=row.display,
-        family=row.family,
-        network=row.network,
-        features=512,
-        sha256={},
-        parameters=1,
-        input=EncoderInput(64, 0.0, 1.0, None, None, False),
-        seeded=False,
-        precision="float32",
-        status=status,
-        reason=reason,
-        losses={},
-        curve=(),
-        seconds=1.0,
-        images_per_second=None,
-        resumed=0,
-        upstream=None,
-        probe=None,
-        peak_memory_bytes=0,
-        versions={},
-        machine={},
-        spec={},
-    )
+    known = {"method": method, "display": row.display, "family": row.family, "network": row.network}
+    card = encoder_card(**known, status=status, reason=reason)
     path = Path(next(cell.encoder for cell in spec.cells if cell.method == method), "card.json")
     write_json(path, to_json(card))
     return path

@@ -1,5 +1,6 @@
 """The finetune step: the cells of one job in one process. Torch is imported only when a cell is still to be made."""
 
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def run(spec: JobSpec) -> None:
     """Make the cells of a job that do not exist yet, then write the job's receipt.
 
     A cell that fails for numeric reasons is recorded as failed. One that cannot be made (a store that is refused,
-    weights of another architecture, too little memory) is printed and the others go on.
+    weights of another architecture, too little memory, any unexpected error) is printed and the others go on: it has
+    no score, so that it is tried again once the cause is found.
 
     Raises:
         UserError, RunError: the first of these errors, with the name of its cell; then no receipt is written.
@@ -38,7 +40,10 @@ def make_all(cells: Sequence[CellSpec]) -> None:
             continue
         except (UserError, RunError) as error:
             failed.append((type(error), f"cell {cell.name}: {error}"))
-            print(f"{cell.name}: not made: {error}", flush=True)
+        except Exception as error:
+            traceback.print_exc()
+            failed.append((RunError, f"cell {cell.name}: {type(error).__name__}: {error}; the log shows where"))
+        print(f"not made: {failed[-1][1]}", flush=True)
         resources.free_memory()  # After the block: within it the exception still holds what is to be freed.
     if failed:
         kind, sentence = failed[0]

@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from vtabflow.errors import UserError, nearest
-from vtabflow.networks.registry import NETWORKS
+from vtabflow.networks.registry import NETWORKS, smallest_batch
 from vtabflow.planning import catalogue
 from vtabflow.planning.settings import Finetune, Folder, Group, Id, Prepare, Pretrain, Report, Run, Seed
 from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, standins, tfds_tasks
@@ -63,6 +63,7 @@ class Study(Group):
                     f"the methods are: {', '.join(methods)}"
                 )
             self._fits(methods[method])
+            self._fits_finetuning(methods[method])
         for method in self.pretrain.per_method:
             if method not in methods:
                 raise ValueError(f"pretrain.per_method: there is no method {method}{nearest(method, methods)}")
@@ -96,13 +97,19 @@ class Study(Group):
             sizes = ", ".join(str(smaller * side) for side in method.sizes)
             by = f" with its downscale of {smaller}" if smaller > 1 else ""
             raise ValueError(f"{key} is {size}: {method.id} works at {sizes} px{by}; {advice}")
-        self._fits_network(method, self.network(method.id), key, size, advice)
+        network = self.network(method.id)
+        self._fits_network(method, network, key, size, advice)
+        if "patch" not in NETWORKS[network] and any("patch" in NETWORKS[name] for name in method.networks.values()):
+            known = ", ".join(name for name, row in NETWORKS.items() if "patch" in row)
+            raise ValueError(f"{given}.network is {network}: {method.id} needs one with patches: {known}")
         if size < method.smallest_size:
             raise ValueError(f"{key} is {size}: {method.id} needs at least {method.smallest_size} px; {advice}")
 
     def _fits_network(self, method: catalogue.MethodInfo, network: str, key: str, size: int, advice: str) -> None:
-        """Refuse an image that is not of whole patches, and a network without patches where the method hides some."""
-        patch = NETWORKS[network].get("patch")
+        """Refuse an image that the network cannot take: too small, or not of whole patches."""
+        smallest, patch = NETWORKS[network].get("smallest", 1), NETWORKS[network].get("patch")
+        if size < smallest:
+            raise ValueError(f"{key} is {size}: {method.id} on {network} needs at least {smallest} px; {advice}")
         if patch and size % patch:
             low, high = size // patch * patch, -(-size // patch) * patch
             near = f"{low} or {high}" if low else str(high)
@@ -110,10 +117,15 @@ class Study(Group):
                 f"{key} is {size}: {method.id} on {network} needs a multiple of its patch of {patch} px, "
                 f"such as {near}; {advice}"
             )
-        if not patch and any("patch" in NETWORKS[name] for name in method.networks.values()):
-            known = ", ".join(name for name, row in NETWORKS.items() if "patch" in row)
+
+    def _fits_finetuning(self, method: catalogue.MethodInfo) -> None:
+        """Refuse images or batches that the method's network cannot be fine-tuned on."""
+        network, size, batch = self.network(method.id), self.prepare.image_size, self.finetune.batch
+        self._fits_network(method, network, "prepare.image_size", size, "tasks are learnt at this size: change it")
+        if self.finetune.evaluation == "finetune" and batch < (smallest := smallest_batch(network, size)):
             raise ValueError(
-                f"pretrain.per_method.{method.id}.network is {network}: {method.id} needs one with patches: {known}"
+                f"finetune.batch is {batch}: {network}, the network of {method.id}, needs at least {smallest} for "
+                f"images of {size} px, since its batch norms would see one value per channel"
             )
 
     def task(self, name: str) -> Task:
