@@ -274,7 +274,7 @@ def test_a_float32_store_keeps_native_pixels(tmp_path):
         (given_splits() | classes_of({"new": 4}, "test/"), "class new has 4 files in test and none in train"),
         (given_splits(("val", "test")), "test and val but no train"),
         (given_splits(("val",)), "has val but no train"),
-        (given_splits() | classes_of({"d": 4}), "test and train and val folders and also d"),
+        (given_splits() | classes_of({"d": 4}), "test, train and val folders and also d"),
         (given_splits(("train",)) | {"val/a/x.png": b"x"}, "val has no readable image"),
         ({"a/x.png": b"", "b/y.png": b"x"}, r"none of the 2 files in .* is a readable image \(a/x.png is empty\)"),
     ],

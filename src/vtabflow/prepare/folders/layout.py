@@ -1,61 +1,82 @@
-"""How the files of a folder become examples: their splits and classes, from names alone.
+"""How the files of a folder become examples, from names and tables, before any image is decoded.
 
     <class>/<image>
-    train/<class>/<image>   val/<class>/<image>   test/<class>/<image>      (train, and none, one or both of the others)
+    train/<class>/<image>   val/<class>/<image>   test/<class>/<image>   (train, and none, one or both of the others)
+    images and labels.csv (file, label, perhaps split), metadata.csv, metadata.jsonl, or train.txt, val.txt and test.txt
 
-A single folder around all of that is skipped. Folders below a class belong to the class.
+A single folder around all of that is skipped. Folders below a class belong to the class. What can be meant in two ways
+is refused, with what to do. An image that is left out is a stray (an error with `invalid: refuse`), or of a remark.
 """
-
-from dataclasses import replace
-from pathlib import Path
 
 from vtabflow.contracts.specs import FolderLayout
 from vtabflow.errors import UserError
-from vtabflow.prepare.folders.entry import Entry, Layout, ListedFile
+from vtabflow.prepare.folders.class_folders import Placed, Reading, read_class_folders
+from vtabflow.prepare.folders.combined import from_folders, with_tables
+from vtabflow.prepare.folders.entry import Layout
+from vtabflow.prepare.folders.groups import (
+    groups_of_pattern,
+    groups_of_table,
+    similar_classes,
+    with_groups,
+    without_small_classes,
+)
+from vtabflow.prepare.folders.labels import entries_of, find_tables, named_file
+from vtabflow.prepare.folders.masks import without_masks
+from vtabflow.prepare.folders.other_formats import refuse_other_formats
+from vtabflow.prepare.folders.outer import below_outer_folder
+from vtabflow.prepare.folders.paths import Paths
 from vtabflow.prepare.folders.tree import Tree
-
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-# Any file in a class folder counts as an image; of the files outside class folders only these are reported.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 def understand(tree: Tree, settings: FolderLayout, where: str) -> Layout:
     """The examples of a tree.
 
+    Args:
+        tree: the files.
+        settings: what is not left to the folder itself.
+        where: the folder, for messages.
+
     Raises:
-        UserError: no class folder with images, splits and classes side by side, no train split.
+        UserError: no classes, no images in train, a form that is not read, or what can be meant in two ways.
     """
-    path = Path(where)
-    files = _without_outer_folder(tree.files)
-    tops = {file.parts[0] for file in files if len(file.parts) > 1}
-    given = {top for top in tops if top in SPLIT_NAMES}
-    with_splits = bool(given) and given == tops
-    if "train" in given and len({SPLIT_NAMES[top] for top in given}) > 1 and not with_splits:
-        other = sorted(tops - given)[0]
-        mixed = f"{path} has {' and '.join(sorted(given))} folders and also {other}"
-        raise UserError(f"{mixed}: keep either splits or classes at the top")
-    entries, strays = [], {}
-    for file in files:
-        split = SPLIT_NAMES[file.parts[0]] if with_splits and len(file.parts) > 1 else ""
-        inside = file.parts[1:] if split else file.parts
-        if len(inside) > 1:
-            entries.append(Entry(split, inside[0], file))
-        elif file.name.lower().endswith(IMAGE_SUFFIXES):
-            strays[file.name] = "lies in no class folder"
-    if not entries:
-        outside = f" ({len(strays)} lie in no class folder, {min(strays)} first)" if strays else ""
-        raise UserError(f"{path} has no images in class folders{outside}: arrange them as <class>/<image>")
-    if with_splits and not any(entry.split == "train" for entry in entries):
-        raise UserError(f"{path} has {' and '.join(sorted(given))} but no train folder: add train/<class>/<image>")
-    kind = f"class folders in {' and '.join(sorted(given))}" if with_splits else "class folders"
-    return Layout(kind, tuple(entries), tuple(sorted({entry.label for entry in entries})), strays)
-
-
-def _without_outer_folder(files: list[ListedFile]) -> list[ListedFile]:
-    """Names below the single folder that contains everything, unless that is a split or the only class."""
-    while True:
-        tops = {file.parts[0] for file in files if len(file.parts) > 1}
-        inside = {file.parts[1] for file in files if len(file.parts) > 2}
-        if len(tops) != 1 or not inside or tops <= set(SPLIT_NAMES):
-            return files
-        files = [replace(file, parts=file.parts[1:]) for file in files if len(file.parts) > 1]
+    files, remarks = without_masks([Placed(file.parts, file) for file in tree.files])
+    files, empty = below_outer_folder(files, tree.empty_folders, settings)
+    if not settings.labels:
+        refuse_other_formats(tree, files, where)
+    paths = Paths([each.file for each in files])
+    tables = find_tables(tree, files, paths, settings, where)
+    groups = named_file(files, settings.groups, "groups", where).file if settings.groups else None
+    described = {*tables.names, *([groups.name] if groups else [])}
+    files = [each for each in files if each.file.name not in described]
+    reading: Reading | UserError
+    try:
+        reading = read_class_folders(files, empty, settings, where)
+    except UserError as error:
+        reading = error
+    if tables.tables:
+        listing = entries_of(tables, paths, settings, where)
+        found = with_tables(tables, listing, reading, files, settings, where)
+    elif isinstance(reading, UserError):
+        notes = [f"; {name} {reason}" for name, reason in tables.notes.items()][:1]
+        raise UserError(f"{reading}{''.join(notes)}") from reading
+    else:
+        found = from_folders(reading)
+    remarks += [*tables.remarks, *found.remarks]
+    entries, sources = found.entries, set(found.sources)
+    if settings.min_per_class:
+        entries, more = without_small_classes(entries, settings.min_per_class, where)
+        remarks += more
+    if groups and settings.group_pattern:
+        raise UserError(f"{where}: groups and group_pattern are both set: leave one of them out")
+    if groups:
+        known = groups_of_table(tree, groups, paths, where)
+        entries, more = with_groups(entries, known, f"are not in {groups.name}", where)
+        remarks, sources = remarks + more, sources | {groups.name}
+    elif settings.group_pattern:
+        known = groups_of_pattern(entries, settings.group_pattern, where)
+        entries, more = with_groups(entries, known, "do not match group_pattern", where)
+        remarks += more
+    classes = tuple(sorted({entry.label for entry in entries}))
+    remarks += similar_classes(classes)
+    entries = tuple(sorted(entries, key=lambda entry: entry.file.parts))
+    return Layout(found.kind, entries, classes, found.strays, tuple(remarks), tuple(sorted(sources)))
