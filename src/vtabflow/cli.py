@@ -159,8 +159,11 @@ def _step(step: str, arguments: argparse.Namespace) -> None:
 
     devices.use_threads(arguments.threads)
     spec = _spec(step, arguments)
+    portable = step in {"pretrain", "finetune"} and spec.portable
+    if portable:
+        devices.use_portable_numerics()
     if step in {"pretrain", "finetune"} and not is_distributed():
-        leased = devices.lease(arguments.gpus)
+        leased = devices.lease(0 if portable else arguments.gpus)
         if step == "pretrain" and len(leased) > 1:
             return launch_processes(len(leased))
     elif step == "prepare":

@@ -26,6 +26,7 @@ SETTINGS = {
     "tasks": (["svhn-standin"], {"page"}),  # one less
     "budgets": (["full"], {"page"}),
     "seeds": ([0, 1], CELLS),
+    "portable": (True, TRAINED),
     "upstream": ("photos", {"stores", *TRAINED}),
     "prepare.image_size": (24, STORES),
     "prepare.resize": ("antialias", STORES),

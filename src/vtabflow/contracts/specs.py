@@ -249,7 +249,10 @@ class EncoderCode:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder to make. `settings` and `upstream` are None where the network is only initialised ("random")."""
+    """An encoder to make. `settings` and `upstream` are None where the network is only initialised ("random").
+
+    `portable`: made by runtime/devices.py:use_portable_numerics.
+    """
 
     key: str
     method: str
@@ -267,6 +270,7 @@ class EncoderSpec:
     upstream: UpstreamSpec | None
     identity: dict[str, Any]
     code: EncoderCode
+    portable: bool = False
     step: Literal["pretrain"] = "pretrain"
     version: int = 1
 
@@ -312,7 +316,7 @@ class StoreRef:
 
 @dataclass(frozen=True)
 class CellSpec:
-    """One method on one task at one budget with one seed."""
+    """One method on one task at one budget with one seed. `portable` as in EncoderSpec."""
 
     key: str
     method: str
@@ -329,6 +333,7 @@ class CellSpec:
     settings: FinetuneSettings
     identity: dict[str, Any]
     code: str
+    portable: bool = False
     version: int = 1
 
     @property
@@ -346,6 +351,11 @@ class JobSpec:
     cells: tuple[CellSpec, ...]
     step: Literal["finetune"] = "finetune"
     version: int = 1
+
+    @property
+    def portable(self) -> bool:
+        """Whether its cells are portable: all are, or none."""
+        return any(cell.portable for cell in self.cells)
 
 
 # ---- the page

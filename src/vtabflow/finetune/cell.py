@@ -24,7 +24,14 @@ from vtabflow.finetune.loop import Learner
 from vtabflow.finetune.sweep import Trial, planned_images, ranked, sweep, train_selected
 from vtabflow.networks.registry import blank
 from vtabflow.prepare.store import Store, open_store
-from vtabflow.runtime.compute import machine, peak_memory, resolve_precision, versions, worth_compiling
+from vtabflow.runtime.compute import (
+    check_portable,
+    machine,
+    peak_memory,
+    resolve_precision,
+    versions,
+    worth_compiling,
+)
 from vtabflow.runtime.files import write_json, write_with
 from vtabflow.runtime.progress import Progress
 
@@ -36,10 +43,15 @@ class CellResources:
 
     No result depends on it: weights are put back before each training, and whether a cell is compiled depends on the
     cell alone. It keeps the images of one store at a time.
+
+    Args:
+        portable: whether the cells are portable, and thus made on the processor.
     """
 
-    def __init__(self) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, portable: bool = False) -> None:
+        if portable:
+            check_portable()
+        self.device = torch.device("cuda" if torch.cuda.is_available() and not portable else "cpu")
         # Shapes are fixed, so the search for the fastest convolution is paid once for each shape.
         torch.backends.cudnn.benchmark = True
         self._stores: dict[str, Store] = {}

@@ -31,7 +31,7 @@ def make_all(cells: Sequence[CellSpec]) -> None:
     """Make the cells, grouped by images so that each set is loaded once; no result depends on the order."""
     from vtabflow.finetune.cell import CellResources, make
 
-    resources = CellResources()
+    resources = CellResources(cells[0].portable)
     # Sentences, not exceptions: an exception would keep its cell's network and batches in memory.
     failed: list[tuple[type[UserError] | type[RunError], str]] = []
     for cell in sorted(cells, key=lambda cell: (cell.store.folder, cell.budget)):

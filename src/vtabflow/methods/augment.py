@@ -31,6 +31,14 @@ def resized(images: Tensor, size: int) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def square_root(x: Tensor) -> Tensor:
+    """The square root, to one unit in the last place, with the same bits on every x86 processor with AVX2.
+
+    Tensor.sqrt calls MKL's, which rounds as the maker of the processor has it, whatever MKL_CBWR says.
+    """
+    return x.rsqrt().reciprocal()
+
+
 def crop_boxes(
     n: int,
     height: int,
@@ -56,8 +64,8 @@ def crop_boxes(
         covered: fraction of the image that a box must cover.
     """
     ratio = rng.uniform((n, ATTEMPTS), *aspect)
-    lowest = (area[0] * height * width / ratio).sqrt()
-    highest = torch.minimum((area[1] * height * width / ratio).sqrt(), width / ratio).clamp_(max=height)
+    lowest = square_root(area[0] * height * width / ratio)
+    highest = torch.minimum(square_root(area[1] * height * width / ratio), width / ratio).clamp_(max=height)
     h = lowest + (highest - lowest).clamp_(min=0) * rng.uniform((n, ATTEMPTS), 0, 1)
     h = torch.minimum(h, highest)
     enough = h * h * ratio >= covered * height * width

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vtabflow.methods.augment import square_root
+
 
 def squared_distances(embeddings: Tensor) -> Tensor:
     """Squared Euclidean distances (N, N) of (N, d), in float32 also under autocast."""
@@ -50,7 +52,7 @@ def batch_hard(squared: Tensor, views: int) -> Tensor:
     The soft margin of Hermans et al. 2017 (arXiv:1703.07737). ln 2 on a collapsed batch; clamped, because the root's
     gradient at zero is infinite.
     """
-    distance = squared.clamp(min=1e-12).sqrt()
+    distance = square_root(squared.clamp(min=1e-12))
     image = torch.arange(len(squared), device=squared.device) // views
     own = image[:, None] == image
     positive = distance.masked_fill(~own, 0).max(1).values

@@ -226,6 +226,7 @@ class _Planner:
             values = self.study.method_settings(method)
             identity["settings"] = to_json({name: values[name] for name in info.settings})
         identity["image_size"] = size
+        identity |= self._numerics()
         key = digest(["encoder", identity])
         return EncoderSpec(
             key=key,
@@ -244,6 +245,7 @@ class _Planner:
             upstream=upstream,
             identity=identity,
             code=code,
+            portable=self.study.portable,
         )
 
     def _upstream(self, info: catalogue.MethodInfo, store: StoreSpec) -> UpstreamSpec:
@@ -288,6 +290,10 @@ class _Planner:
             )
         return SubsetFile(given.file, sha256(path))
 
+    def _numerics(self) -> dict[str, Any]:
+        """What an identity holds of `portable`: results with and without it have different bits."""
+        return {"portable": True} if self.study.portable else {}
+
     # ---- cells and jobs
 
     def _cell(self, task: Task, store: StoreSpec, encoder: EncoderSpec, budget: Any, seed: int) -> CellSpec:
@@ -302,6 +308,7 @@ class _Planner:
             "image_size": image.size,
             "settings": to_json(settings),
             "code": code,
+            **self._numerics(),
         }
         key = digest(["cell", identity])
         return CellSpec(
@@ -320,6 +327,7 @@ class _Planner:
             settings=settings,
             identity=identity,
             code=code,
+            portable=self.study.portable,
         )
 
     def _jobs(self, cells: list[CellSpec | None]) -> dict[str, JobSpec]:

@@ -24,6 +24,10 @@ class Study(Group):
     budgets: Annotated[tuple[Literal["1k", "full"], ...], Field(min_length=1)] = ("1k", "full")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     upstream: Id = UPSTREAM_STANDIN
+    portable: bool = Field(
+        default=False,
+        description="train on the processor, in one thread a job and with AVX2 alone: the same bits on any x86 machine",
+    )
     prepare: Prepare = Prepare()
     pretrain: Pretrain = Pretrain()
     finetune: Finetune = Finetune()

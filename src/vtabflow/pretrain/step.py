@@ -53,7 +53,9 @@ def make_encoder(spec: EncoderSpec) -> None:
     from vtabflow.runtime import compute
 
     distributed.init_process_group()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if spec.portable:
+        compute.check_portable()
+    device = torch.device("cuda" if torch.cuda.is_available() and not spec.portable else "cpu")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     trunk = registry.build(spec.network, spec.seed)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from vtabflow.errors import UserError
+from vtabflow.errors import RunError, UserError
+from vtabflow.runtime.devices import PORTABLE
 
 # The part of a GPU's free memory for images that stay there; the rest is for activations (ResNet-50, 224 px, batch 512,
 # bfloat16: at most 21.2 GB on an H200, docs/performance.md).
@@ -74,6 +75,19 @@ def deterministic_algorithms(device: torch.device) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill
 
 
+def check_portable() -> None:
+    """Raise RunError unless this process computes portably (runtime/devices.py:use_portable_numerics)."""
+    given = {name: os.environ.get(name) for name in PORTABLE}
+    capability = torch.backends.cpu.get_cpu_capability()
+    if given != PORTABLE or capability != "AVX2" or torch.get_num_threads() != 1:
+        raise RunError(
+            "portable: true needs an x86 processor with AVX2, and "
+            f"{' '.join(f'{name}={value}' for name, value in PORTABLE.items())} before torch is imported; "
+            f"here torch uses {capability} and {torch.get_num_threads()} threads: use `vtabflow {{pretrain,finetune}} "
+            "--spec ...` on another machine, or set portable: false"
+        )
+
+
 def worth_compiling(images: int, size: int, device: torch.device) -> bool:
     """Whether the time that compiled steps save exceeds that of the compilation.
 
@@ -106,11 +120,12 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The GPU or the processor, and how many threads torch has; no host name, no path."""
+    """The GPU or the processor, its instructions and torch's threads; no host name, no path."""
     return {
         "device": device.type,
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "system": platform.system(),
         "architecture": platform.machine(),
     }

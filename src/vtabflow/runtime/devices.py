@@ -97,6 +97,22 @@ def _try_lease(folder: Path, devices: list[str], count: int) -> list[str]:
     return []
 
 
+# One thread and one instruction set for ATen, oneDNN and MKL. MKL chooses its code by the maker of the processor too,
+# unless it is COMPATIBLE. Without any of the three, 24 to 26 of 36 results of 4 steps differ in bits between an AMD
+# EPYC (Zen 5) and an Intel Xeon (Sapphire Rapids), with all three none (torch 2.11, 2026-11-25; docs/operations.md).
+PORTABLE = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+}
+
+
+def use_portable_numerics() -> None:
+    """Let this process compute the same bits on any x86 processor with AVX2; to be called before torch is imported."""
+    os.environ.update(PORTABLE)
+
+
 def use_threads(count: int | None) -> None:
     """Limit the numeric libraries to `count` threads; to be called before torch is imported."""
     if count:
