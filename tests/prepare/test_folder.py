@@ -112,7 +112,7 @@ def test_the_manifest_and_the_log_say_what_was_understood(tmp_path, capsys):
     manifest, counts = opened.manifest, opened.manifest.counts
     assert sum(counts.values()) == 40 and manifest.class_names == {"mine": ("a", "b")}
     numbers = ", ".join(f"{split} {counts[split]}" for split in store.SPLITS)
-    assert manifest.layout == f"2 classes, 40 images (class folders); {numbers}, split here, seeded"
+    assert manifest.layout == f"2 classes, 40 images; {numbers}, split here, seeded"
     said = {remark.kind: remark.text for remark in manifest.remarks}
     assert said["small-classes"] == "1 class is left out for too few images (c)"
     assert {entry.file for entry in manifest.skipped} == {*cut, "lost.png", "c/0.png"}

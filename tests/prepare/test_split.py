@@ -372,12 +372,10 @@ def test_small_classes_are_left_out_by_name():
 
 def test_the_line():
     files = [file for n in range(10) for file in images(340, f"c{n}")]
-    assert divided(files).line == (
-        "10 classes, 3,400 images (class folders); train 2,040, val 680, test 680, split here, seeded"
-    )
+    assert divided(files).line == ("10 classes, 3,400 images; train 2,040, val 680, test 680, split here, seeded")
     assert divided(given(train=400, test=5)).line == (
-        "2 classes, 810 images (class folders); train 600, val 200, test 10, val drawn from train, seeded"
+        "2 classes, 810 images; train 600, val 200, test 10, val drawn from train, seeded"
     )
     assert divided(given(train=400, val=4, test=5)).line == (
-        "2 classes, 818 images (class folders); train 800, val 8, test 10, as given"
+        "2 classes, 818 images; train 800, val 8, test 10, as given"
     )

@@ -1,6 +1,5 @@
 """The folders of images of a study: listed once, understood, and refused if they will not do, before any job runs."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ from vtabflow.prepare.folders.scan import DECODING, LAYOUT, Scan, cache_file, sc
 from vtabflow.prepare.folders.split import Division, divide
 
 FINGERPRINTS = Path("scratch/fingerprints")
-NAMES = 8  # names of classes that `check` prints
+NAMES, REASONS = 8, 4  # names of classes, and reasons of skipped files, that `check` prints
 Role = Literal["task", "upstream"]
 
 
@@ -176,13 +175,21 @@ def of_budgets(remarks: Iterable[Remark], budgets: Sequence[str]) -> list[Remark
 
 
 def short(skipped: dict[str, str], remarks: Sequence[Remark]) -> list[str]:
-    """Skipped files, counted by reason and with the first name of each, and the remarks."""
+    """Skipped files, counted by reason with the first name of each, and the remarks."""
     lines = []
     if skipped:
-        first: dict[str, str] = {}
+        by_reason: dict[str, list[str]] = {}
         for name in sorted(skipped):
-            first.setdefault(skipped[name], name)
-        counts = Counter(skipped.values()).most_common()
-        reasons = "; ".join(f"{count:,} {first[reason]} {reason}" for reason, count in counts)
-        lines.append(f"left out: {len(skipped):,} file{'s'[: len(skipped) - 1]}: {reasons}")
+            by_reason.setdefault(skipped[name].partition(" (")[0], []).append(name)
+        reasons = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+        told = [f"{names[0]} {why}" + _more(len(names) - 1) for why, names in reasons[:REASONS]]
+        others = sum(len(names) for _, names in reasons[REASONS:])
+        lines.append(
+            f"left out: {len(skipped):,} file{'s'[: len(skipped) - 1]}: {'; '.join(told)}"
+            + (f"; {others:,} for other reasons" if others else "")
+        )
     return lines + [remark.text for remark in remarks]
+
+
+def _more(count: int) -> str:
+    return f" (and {count:,} more)" if count else ""

@@ -82,6 +82,11 @@ class Study(Group):
                 f"upstream: there is no dataset {self.upstream}{nearest(self.upstream, known)}; "
                 f"there are: {', '.join(known)}"
             )
+        if self.upstream in self.prepare.folders and self.prepare.folders[self.upstream].invalid == "skip-task":
+            raise ValueError(
+                f"prepare.folders.{self.upstream}.invalid: skip-task is for tasks, and {self.upstream} is the upstream "
+                "set; write refuse or skip"
+            )
 
     def _fits(self, method: catalogue.MethodInfo) -> None:
         """Refuse a batch or image size that the method cannot work with, naming the key and the smallest possible."""

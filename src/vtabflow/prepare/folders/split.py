@@ -23,6 +23,7 @@ from vtabflow.prepare.folders.entry import File, Layout
 from vtabflow.prepare.folders.split_remarks import refuse_shared, remarks_of
 
 SPLITS = ("train", "val", "test")
+PLAIN = "class folders"  # the layout that is not mentioned
 UPSTREAM_VAL = Fraction(1, 20)
 SMALL = "small-classes"  # a kind of remark
 NO_COPIES: Mapping[str, str] = {}
@@ -113,7 +114,10 @@ def _division(
 
 
 def line_of(splits: Mapping[str, Sequence[File]], kind: str, given: Sequence[str], classes: Sequence[str]) -> str:
-    """One line: "12 classes, 3,400 images (class folders); train 2,040, val 680, test 680, split here, seeded"."""
+    """One line: "12 classes, 3,400 images; train 2,040, val 680, test 680, split here, seeded".
+
+    The layout follows the number of images where it is not plain class folders: "3,400 images (labels.csv)".
+    """
     total = sum(map(len, splits.values()))
     parts = ", ".join(f"{split} {len(splits[split]):,}" for split in SPLITS if splits[split])
     drawn = [split for split in SPLITS[1:] if splits[split] and split not in given]
@@ -121,7 +125,8 @@ def line_of(splits: Mapping[str, Sequence[File]], kind: str, given: Sequence[str
     if drawn:
         how = f"{' and '.join(drawn)} drawn from train, seeded" if given else "split here, seeded"
     number = f"{len(classes):,} class{'' if len(classes) == 1 else 'es'}"
-    return f"{number}, {total:,} images ({kind}); {parts}, {how}"
+    layout = "" if kind == PLAIN else f" ({kind})"
+    return f"{number}, {total:,} images{layout}; {parts}, {how}"
 
 
 # ---- classes
