@@ -34,9 +34,9 @@ def is_downloaded(wildcards):
 
 
 def prepare_threads(wildcards):
-    """All cores for what is decoded and resized in parallel; one for what is drawn or read by one process."""
+    """All cores for what is decoded and resized in parallel; one for what is drawn."""
     cores = workflow.resource_settings.cores
-    if not is_downloaded(wildcards):
+    if spec_of("prepare", wildcards.key).source == "procedural":
         return 1
     return cores if isinstance(cores, int) else 16
 

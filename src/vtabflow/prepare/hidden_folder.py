@@ -1,6 +1,7 @@
 """Results that are folders: written to a hidden folder next to their place, and renamed when they are complete.
 
-A lock on the hidden folder shows that its process lives, so what killed processes left is removed by the next one.
+A lock on the hidden folder shows that its process lives, so what killed processes left is removed by the next one, or
+taken over where its work can be gone on with.
 """
 
 import os
@@ -16,21 +17,31 @@ from vtabflow.runtime.locks import locked, try_locked
 
 
 @contextmanager
-def hidden_folder(folder: Path) -> Iterator[Path]:
-    """A new hidden folder next to `folder`; what has not been moved into place when the block ends is removed.
+def hidden_folder(folder: Path, goes_on: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+    """A hidden folder next to `folder`; what has not been moved into place when the block ends is removed.
+
+    Args:
+        folder: the place of the result.
+        goes_on: whether a hidden folder holds work that can be gone on with: one of a killed process is taken over as
+            it is, and an interrupted block (Ctrl-C) leaves its own. None: there is no such work.
 
     Raises:
         OSError: no space or no permission.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
     with ExitStack() as locks:
-        temporary = _new_folder(folder, locks)
+        temporary = _take_over(folder, locks, goes_on) or _new_folder(folder, locks)
         try:
             yield temporary
-        finally:
-            # After success the folder has been renamed and there is nothing to remove.
+        except KeyboardInterrupt:
+            if goes_on is None or not goes_on(temporary):
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        # After success the folder has been renamed and there is nothing to remove.
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def move_into_place(temporary: Path, folder: Path, is_complete: Callable[[Path], bool]) -> None:
@@ -74,9 +85,16 @@ def _new_folder(folder: Path, locks: ExitStack) -> Path:
                 return temporary
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left: hidden folders whose lock is free."""
-    for old in folder.parent.glob(f"{_prefix(folder)}*"):
-        with try_locked(old, folder=True) as free:
-            if free:
+def _take_over(folder: Path, locks: ExitStack, goes_on: Callable[[Path], bool] | None) -> Path | None:
+    """The hidden folder of a killed process that can be gone on with, locked by `locks`; the others are removed."""
+    taken = None
+    for old in sorted(folder.parent.glob(f"{_prefix(folder)}*")):
+        with ExitStack() as lock:
+            if not lock.enter_context(try_locked(old, folder=True)):
+                continue
+            if taken is None and goes_on is not None and goes_on(old):
+                taken = old
+                locks.push(lock.pop_all())
+            else:
                 shutil.rmtree(old, ignore_errors=True)
+    return taken

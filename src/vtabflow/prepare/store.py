@@ -12,7 +12,7 @@ complete whatever was killed when. Several processes may write the same store: t
 import dataclasses
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,10 +87,14 @@ def write(
 
 
 @contextmanager
-def create_store(spec: StoreSpec) -> Iterator["StoreWriter"]:
+def create_store(spec: StoreSpec, goes_on: Callable[[Path], bool] | None = None) -> Iterator["StoreWriter"]:
     """A writer of the store at `spec.folder`, which appears only when `StoreWriter.finish` returns.
 
     Until then the files are in a hidden folder next to it. A block that ends without `finish` leaves nothing behind.
+
+    Args:
+        spec: the store.
+        goes_on: see `hidden_folder`; the arrays of a folder that is taken over keep what they hold.
 
     Raises:
         RunError: no space or no permission; the message names the store.
@@ -103,7 +107,7 @@ def create_store(spec: StoreSpec) -> Iterator["StoreWriter"]:
     """
     folder = Path(spec.folder)
     try:
-        with hidden_folder(folder) as temporary:
+        with hidden_folder(folder, goes_on) as temporary:
             yield StoreWriter(spec, temporary)
     except OSError as error:
         reason = f"{error.strerror or error}; free the disk or fix the permission, then run again"
@@ -124,6 +128,8 @@ class StoreWriter:
             raise _source_error(self.spec, f"images of shape {tuple(shape)} where a store holds (N, H, W, 1 or 3)")
         path = self.folder / f"{split}.npy"
         header, size = _header(shape, dtype), int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if _is_array(path, header, size):
+            return self._open(split, shape, dtype)
         with open(path, "wb") as stream:
             stream.write(header)
             stream.flush()
@@ -318,6 +324,15 @@ def _header(shape: Sequence[int], dtype: DTypeLike) -> bytes:
     }
     np.lib.format.write_array_header_1_0(buffer, entries)
     return buffer.getvalue()
+
+
+def _is_array(path: Path, header: bytes, size: int) -> bool:
+    """Whether there is a whole array: that of a killed process whose work goes on."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(len(header)) == header and os.fstat(stream.fileno()).st_size == len(header) + size
+    except FileNotFoundError:
+        return False
 
 
 def _write_manifest(path: Path, manifest: Manifest) -> None:

@@ -1,27 +1,27 @@
 """Source `folder`: a folder or archive of images becomes a store.
 
-How it is understood: layout.py. Which images are in which split, and in which order: split.py.
+How it is understood: layout.py. Which images are in which split, and in which order: split.py. Decoding: decode.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, TypeVar
 
 import numpy as np
+from PIL import __version__ as pillow
 
 from vtabflow.contracts.results import Manifest, SkippedFile
 from vtabflow.contracts.specs import Fingerprint, FolderSettings, ImageSpec, StoreSpec
+from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
-from vtabflow.prepare.folders.entry import Entry, File
+from vtabflow.prepare.folders.decode import Decoder, DoneList, Filled, read_list, remarks_of_files
+from vtabflow.prepare.folders.entry import File
 from vtabflow.prepare.folders.fingerprint import FolderIdentity, identity_of, read_contents, readable
 from vtabflow.prepare.folders.layout import understand
 from vtabflow.prepare.folders.split import Division, divide, without
-from vtabflow.prepare.folders.tree import Tree, open_tree
-from vtabflow.prepare.images import Unreadable, decode
-from vtabflow.prepare.store import HALF, SPLITS, create_store, rows_needed
-from vtabflow.runtime.progress import Progress
-
-Result = TypeVar("Result")
+from vtabflow.prepare.folders.tree import open_tree
+from vtabflow.prepare.store import SPLITS, create_store, rows_needed
+from vtabflow.runtime.files import digest
 
 
 def make(spec: StoreSpec) -> Manifest:
@@ -48,34 +48,54 @@ def make(spec: StoreSpec) -> Manifest:
         check_readable(path, files, skipped)
         _check_skipped(settings, skipped)
         division = divide(found, files, settings)
+        files = [file for split in SPLITS for file in division.files[split]]
         shape = _shape(files, image.size)
-        kept: dict[str, list[File]] = {}
-        with create_store(spec) as new:
-            for split in SPLITS:
-                files = division.files[split]
-                count = rows_needed(spec, split, len(files))
-                images = new.images(split, (count, *shape), image.numbers)
-                kept[split] = _fill(tree, files, images, image.resize, f"{spec.dataset}: {split}", skipped)
-                new.keep(split, len(kept[split]))
+        work = _work(spec, division, shape)
+        with create_store(spec, lambda folder: bool(read_list(folder, work))) as new:
+            done = DoneList(new.folder, work)
+            decoder = Decoder(tree, shape, image.numbers, image.resize, settings.decoding)
+            filled: dict[str, Filled] = {}
+            for split, members in division.files.items():
+                images = new.images(split, (rows_needed(spec, split, len(members)), *shape), image.numbers)
+                filled[split] = decoder.fill(members, images, done, split, f"{spec.dataset}: {split}")
+                skipped |= {members[position].entry.name: why for position, why in filled[split].skipped.items()}
             _check_skipped(settings, skipped)
-            division = without(division, skipped, found, settings)
             for split in SPLITS:
-                if not kept[split] and (role == "task" or split == "train"):
+                if not filled[split].images and (role == "task" or split == "train"):
                     raise UserError(f"{path} leaves no readable image for {split}: add images to it, or to train")
+            more = remarks_of_files(filled, division.files, settings.decoding)
+            rows = {split: _rows(division.files[split], filled[split]) for split in SPLITS}
+            division = without(division, skipped, found, settings)
+            division = replace(division, remarks=(*division.remarks, *more))
             skipped |= division.left_out
             _print(spec.dataset, division, skipped)
+            done.path.unlink()
+            for split in SPLITS:
+                new.keep(split, len(rows[split]))
             task = spec.tasks[0]
             number = {label: index for index, label in enumerate(division.classes)}
-            labels = {split: np.array([number[file.entry.label] for file in kept[split]], np.int64) for split in SPLITS}
+            labels = {split: np.array([number[file.entry.label] for file in rows[split]], np.int64) for split in SPLITS}
             return new.finish(
                 {task: labels},
-                {split: [file.entry.name for file in kept[split]] for split in SPLITS},
+                {split: [file.entry.name for file in rows[split]] for split in SPLITS},
                 {task: len(division.classes)},
                 {task: division.classes},
                 [SkippedFile(name, skipped[name]) for name in sorted(skipped)],
                 layout=division.line,
                 remarks=division.remarks,
             )
+
+
+def _work(spec: StoreSpec, division: Division, shape: tuple[int, int, int]) -> str:
+    """A digest of all that the arrays depend on, for a job that goes on with those of a killed one."""
+    assert isinstance(spec.settings, FolderSettings)
+    how = [to_json(spec.image), spec.rows, shape, to_json(spec.settings.decoding), spec.code, pillow]
+    return digest([how, {split: [file.digest for file in files] for split, files in division.files.items()}])
+
+
+def _rows(files: Sequence[File], filled: Filled) -> list[File]:
+    """The files whose images are in the store, in order."""
+    return [file for position, file in enumerate(files[: filled.files]) if position not in filled.skipped]
 
 
 def _print(dataset: str, division: Division, skipped: Mapping[str, str]) -> None:
@@ -95,60 +115,12 @@ def check_readable(path: str, files: Sequence[File], skipped: Mapping[str, str])
         raise UserError(f"none of the {len(skipped)} files in {path} is a readable image ({first} {skipped[first]})")
 
 
-def _fill(
-    tree: Tree, files: list[File], images: np.ndarray, kind: str, label: str, skipped: dict[str, str]
-) -> list[File]:
-    """Decode `files` into `images`, in order, until these are full, and return the files that were used."""
-    kept: list[File] = []
-    progress = Progress(label, len(images))
-    for file in files:
-        if len(kept) == len(images):
-            break
-        try:
-            pixels = _read(tree, file.entry, lambda stream: decode(stream.read()).pixels)
-        except Unreadable as reason:
-            skipped[file.entry.name] = str(reason)
-            continue
-        images[len(kept)] = _as_stored(pixels, images, kind)
-        kept.append(file)
-        progress.add(1)
-    progress.end()
-    return kept
-
-
-def _read(tree: Tree, entry: Entry, use: Callable[[IO[bytes]], Result]) -> Result:
-    """`use(stream)` on one file. Whatever goes wrong while it is read makes it Unreadable."""
-    try:
-        with tree.open(entry.file) as stream:
-            return use(stream)
-    except (Unreadable, MemoryError):
-        raise
-    except OSError as error:
-        raise Unreadable(f"cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # of zipfile and its decompressors: damaged, encrypted, an unknown method
-        raise Unreadable(f"cannot be read ({error})") from error
-
-
 def _shape(files: Sequence[File], size: int) -> tuple[int, int, int]:
     """Height, width and channels of the store's images."""
     channels = 1 if all(file.grey for file in files) else 3
     native = {(file.height, file.width) for file in files}
     height, width = native.pop() if len(native) == 1 else (size + 1, size + 1)
     return (height, width, channels) if max(height, width) <= size else (size, size, channels)
-
-
-def _as_stored(pixels: np.ndarray, images: np.ndarray, kind: str) -> np.ndarray:
-    """`pixels` (H, W, C) with the size and channels of `images` (N, H, W, C), rounded if those are integers."""
-    shape = images.shape[1:]
-    if pixels.shape[:2] != shape[:2]:
-        import torch  # seconds to import, and not needed for images that keep their size
-
-        from vtabflow.prepare.resize import resize
-
-        pixels = resize(torch.from_numpy(pixels)[None], shape[0], kind)[0].numpy()
-        if images.dtype == np.uint8:
-            pixels = np.floor(pixels + HALF).clip(0, 255).astype(np.uint8)
-    return np.broadcast_to(pixels, shape)
 
 
 def _check_skipped(settings: FolderSettings, skipped: Mapping[str, str]) -> None:

@@ -8,9 +8,9 @@ From TFDS' imagenet2012, whose records exist or are generated from the official 
 
 import hashlib
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from vtabflow.prepare.store import SPLITS, create_store
 from vtabflow.prepare.tfds.datasets import imagenet
 from vtabflow.prepare.tfds.records import Records
 from vtabflow.runtime.progress import Progress
+from vtabflow.runtime.threads import in_order
 
 TRAIN_SHARDS, SHARDS = 984, 1024
 SUFFIXES = (".jpeg", ".jpg")
@@ -294,19 +295,6 @@ def shortened(example: Example, image: PackedImageSpec) -> Example:
         return example
     data = packed.shortened(example.data, image.side, image.quality)
     return replace(example, data=data, shortened=data is not example.data)
-
-
-def in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Any], Example], items: Iterable[Any], ahead: int
-) -> Iterator[Example]:
-    """`work` on each item in the pool, results in order, at most `ahead` of them in flight."""
-    waiting: deque[Future[Example]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def key_hash(name: str) -> bytes:
