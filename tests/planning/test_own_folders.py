@@ -244,6 +244,17 @@ def test_a_task_that_may_be_left_out_leaves_the_others_as_they_are(raw, how, cap
         made(raw)
 
 
+def test_where_a_left_out_folder_lies_is_not_on_the_page(raw):
+    raw["tasks"] = ["svhn-standin", "pets"]
+    raw["prepare"]["folders"]["pets"] |= {"invalid": "skip-task", "path": "pets"}
+    Path("pets/cat/note.png").write_text("no image")
+    pages = [made(raw).page]
+    raw["prepare"]["folders"]["pets"]["path"] = str(Path("pets").resolve())
+    pages.append(made(raw).page)
+    assert pages[0].left_out.reasons["pets"].startswith("pets: cat/note.png is not an image")
+    assert pages[0] == pages[1], "one page, wherever the folder is"
+
+
 def test_files_that_only_turn_out_broken_are_left_out_of_a_task_that_was_planned(raw, capsys):
     raw["prepare"]["folders"]["pets"]["invalid"] = "skip-task"
     whole = image(Path("pets/cat/cut.png"), 64).read_bytes()

@@ -176,7 +176,7 @@ def write_folder(task=SCANS, **changes):
         "is not an image",
         "is broken (image file is truncated (3 bytes))",
         "is broken (no end)",
-        "is a Git LFS pointer",
+        "is a Git LFS pointer: run `git lfs pull`",
     ]
     skipped = tuple(SkippedFile(f"neg/{i:03}.png", reasons[i % 4]) for i in range(24))
     layout = "2 classes, 300 images; train 100, val 100, test 100, split here, seeded"

@@ -391,9 +391,9 @@ class _Planner:
             vtab=tuple(task.display for name, task in vtab().items() if name not in real) if real else (),
             cut=study.prepare.tfds.counts == "any" and (bool(real) or study.upstream == IMAGENET),
             reasons={
-                task.display: self.excluded_tasks[name]
-                for name, task in self.tasks.items()
-                if task.source == "folder" and name in self.excluded_tasks
+                self.tasks[name].display: _without_place(reason, folder.path)
+                for name, reason in self.excluded_tasks.items()
+                if (folder := study.prepare.folders.get(name))
             },
         )
 
@@ -401,3 +401,8 @@ class _Planner:
         if upstream in UPSTREAMS:
             return UPSTREAMS[upstream]
         return self.study.prepare.folders[upstream].display or upstream
+
+
+def _without_place(text: str, path: str) -> str:
+    """A sentence with a folder's name in place of its absolute path, which is this machine's."""
+    return text.replace(path, Path(path).name) if Path(path).is_absolute() else text

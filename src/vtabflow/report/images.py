@@ -146,7 +146,7 @@ def _block(spec: PageSpec, images: Images) -> dict[str, Any]:
     assert images.manifest is not None
     counts, reasons = (
         images.manifest.counts,
-        Counter(s.reason.partition(" (")[0].removeprefix("is ") for s in images.skipped),
+        Counter(_short(s.reason) for s in images.skipped),
     )
     layout = images.manifest.layout or ", ".join(f"{split} {counts[split]:,}" for split in ("train", "val", "test"))
     classes = {"in all": images.classes("train", "val", "test"), "of the test images": images.test}
@@ -162,6 +162,11 @@ def _block(spec: PageSpec, images: Images) -> dict[str, Any]:
         "first": [(s.file, s.reason) for s in images.skipped[:FIRST]],
         "remarks": images.remarks(spec),
     }
+
+
+def _short(reason: str) -> str:
+    """A reason without what is of one file or a remedy: `is broken (3 bytes)` and `is empty: copy it` become short."""
+    return reason.partition(" (")[0].partition(":")[0].removeprefix("is ")
 
 
 def near_the_answer(spec: PageSpec, images: dict[str, Images]) -> list[Markup]:

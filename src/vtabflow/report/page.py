@@ -13,14 +13,12 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from vtabflow.contracts.protocol import ROWS_1K, VTAB_TASKS
-from vtabflow.contracts.results import CellCounts, EncoderCard
+from vtabflow.contracts.protocol import ROWS_1K
+from vtabflow.contracts.results import CellCounts
 from vtabflow.contracts.specs import PageSpec
-from vtabflow.contracts.typed_json import from_json
-from vtabflow.report import balance
+from vtabflow.report import balance, notes
 from vtabflow.report.answer import (
     budget_heading,
-    comma_list,
     count,
     headline,
     measured,
@@ -43,7 +41,6 @@ from vtabflow.report.noise import DEFAULT
 from vtabflow.report.ranks import Rank
 from vtabflow.report.stats import Results
 from vtabflow.report.theme import VEGALITE, Figure, colour_of, standin_note
-from vtabflow.runtime.files import read_json
 
 PRETRAINED_ON = {
     "from-scratch": "nothing: it starts from random weights and sees only the task itself",
@@ -101,9 +98,9 @@ def render(
         summaries=summaries(results),
         headline=headline(results),
         headings={budget: budget_heading(results, budget) for budget in results.budgets},
-        pretrained=_has_pretrained(spec),
-        upstream_is_standin=_upstream_is_standin(spec),
-        same_images=_same_images(results),
+        pretrained=notes.has_pretrained(spec),
+        upstream_is_standin=notes.upstream_is_standin(spec),
+        same_images=notes.same_images(results),
         size=_size(spec),
         families=_families(results, theme),
         other_networks=_other_networks(spec),
@@ -130,8 +127,8 @@ def render(
         default_noise=f"{100 * DEFAULT:g}",
         failed=[cell for cell in results.cells if cell.status == "failed"],
         missing=_missing(results),
-        stopped=_stopped(results),
-        left_out=_left_out(spec),
+        stopped=notes.stopped(results),
+        left_out=notes.left_out(spec),
         display=results.display,
         task_display=results.task_display,
         cells=_provenance(spec, results),
@@ -152,54 +149,6 @@ def library() -> str:
     """Vega, Vega-Lite and vega-embed as one script, from vl-convert's own copy."""
     text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGALITE)
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _left_out(spec: PageSpec) -> list[Markup]:
-    """What a reader must know before comparing these means with others: tasks and methods that are not among them."""
-    out, sentences = spec.left_out, []
-    vtab = out.vtab if len(out.vtab) < VTAB_TASKS else ()
-    if vtab:
-        text = Markup(
-            "Of VTAB’s {} tasks this study has {}, without {}: "
-            "its means cannot be compared with means over all of VTAB."
-        )
-        sentences.append(text.format(VTAB_TASKS, VTAB_TASKS - len(vtab), comma_list(vtab)))
-    if others := [task for task in out.tasks if task not in vtab and task not in out.reasons]:
-        sentences.append(Markup("Without {}: the images are missing.").format(comma_list(others)))
-    sentences += [Markup("Without {}: {}.").format(name, reason.rstrip(".")) for name, reason in out.reasons.items()]
-    if out.cut:
-        sentences.append(
-            Markup(
-                "VTAB’s datasets and ImageNet were used as found, whatever their numbers of images "
-                "(<code>prepare.tfds.counts: any</code>): they may be subsets."
-            )
-        )
-    if methods := [name for name in out.methods if name not in out.reasons]:
-        sentences.append(Markup("Without {}: the upstream images are missing.").format(comma_list(methods)))
-    return sentences
-
-
-def _has_pretrained(spec: PageSpec) -> bool:
-    return any(method.family != "from-scratch" for method in spec.methods)
-
-
-def _upstream_is_standin(spec: PageSpec) -> bool:
-    """Whether encoders pre-trained on generated images are evaluated on images that are not generated."""
-    real_tasks = any(task.source != "procedural" for task in spec.tasks)
-    return spec.upstream.source == "procedural" and real_tasks and _has_pretrained(spec)
-
-
-def _same_images(results: Results) -> Markup | None:
-    """A note on tasks so small that both budgets take all their images; None without such tasks."""
-    small, full = (results.n_images.get(budget, {}) for budget in ("1k", "full"))
-    same = [task for task in results.tasks["all"] if task in small and small[task] == full.get(task)]
-    if not same:
-        return None
-    every = len(same) == len(results.tasks["all"])
-    return Markup("Budgets 1k and full have the same images {}; differences between them are chance.{}").format(
-        "here" if every else Markup("of {}").format(comma_list([results.task_display[task] for task in same])),
-        Markup(" <code>budgets: [full]</code> does the work once.") if every else "",
-    )
 
 
 def _size(spec: PageSpec) -> str:
@@ -385,18 +334,6 @@ def _other_networks(spec: PageSpec) -> dict[str, list[str]]:
         if method.network != spec.network:
             found.setdefault(method.network, []).append(method.display)
     return found
-
-
-def _stopped(results: Results) -> list[str]:
-    """Methods whose pre-training diverged and was stopped, with the reason that their cards give."""
-    reasons = {}
-    for cell in results.cells:
-        path = Path(cell.encoder, "card.json")
-        if cell.encoder not in reasons and path.exists():
-            card = from_json(EncoderCard, read_json(path), str(path))
-            stopped = card.status == "stopped"
-            reasons[cell.encoder] = f"{results.display[cell.method]}: {card.reason}" if stopped else ""
-    return [text for text in reasons.values() if text]
 
 
 def _provenance(spec: PageSpec, results: Results) -> list[dict[str, Any]]:
