@@ -9,7 +9,7 @@ from vtabflow.errors import UserError
 from vtabflow.prepare.folders.class_folders import NO_CLASS_FOLDER, Placed, Reading, left_out
 from vtabflow.prepare.folders.entry import Entry
 from vtabflow.prepare.folders.labels import Listed, Tables, with_folder_splits
-from vtabflow.prepare.folders.names import TRAINVAL, is_image, listed, splits_among
+from vtabflow.prepare.folders.names import TRAINVAL, is_image, listed, plain_split_of, says_no_class, splits_among
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def with_tables(
         return _from_tables(tables, listing, files, settings, where)
     if _fills_unlabelled(listing, reading):
         return _filled(tables, listing, reading, where)
-    if settings.labels and tables.have_labels:
+    if tables.have_labels and (settings.labels or _are_no_classes(listing, reading)):
         return _from_tables(tables, listing, files, settings, where)
     by_folder = {entry.name: entry for entry in reading.entries}
     if listing.entries.keys().isdisjoint(by_folder):
@@ -79,6 +79,12 @@ def with_tables(
     if any(entry.split for entry in listing.entries.values()):
         return _with_splits_of_tables(tables, listing, reading, where)
     return _with_missing(replace(from_folders(reading), sources=tuple(tables.names)), listing)
+
+
+def _are_no_classes(listing: Listed, reading: Reading) -> bool:
+    """Whether all listed images lie in folders such as images/ or train/, which were taken for classes."""
+    labels = {entry.label for entry in reading.entries if entry.name in listing.entries}
+    return not reading.splits and bool(labels) and all(says_no_class(name) or plain_split_of(name) for name in labels)
 
 
 def _with_missing(found: Found, listing: Listed) -> Found:
@@ -219,11 +225,13 @@ def _not_listed(
         name = each.file.name
         if name in entries or not is_image(name):
             continue
-        unused = next((each.parts[:depth] for depth in range(len(each.parts)) if each.parts[:depth] not in used), None)
-        if unused is None:
+        depths = (depth for depth in range(len(each.parts)) if each.parts[:depth] not in used)
+        depth = next(depths, None)
+        if depth is None:
             strays[name] = f"is not listed in {listed(tables.names)}"
         else:
-            folders.setdefault(unused, []).append(name)
+            above = len(each.file.parts) - len(each.parts)
+            folders.setdefault(each.file.parts[: above + depth], []).append(name)
     verb = "lists" if len(tables.names) == 1 else "list"
     text = f"is left out, since {listed(tables.names)} {verb} none of it"
     remarks = [left_out(f"the folder {'/'.join(folder)} {text}", names) for folder, names in sorted(folders.items())]

@@ -14,7 +14,7 @@ from vtabflow.contracts.specs import FolderLayout
 from vtabflow.errors import UserError, nearest
 from vtabflow.prepare.folders.class_folders import Placed
 from vtabflow.prepare.folders.entry import Entry, ListedFile
-from vtabflow.prepare.folders.names import TRAINVAL, listed, plain_split_of, says_no_class
+from vtabflow.prepare.folders.names import SPLITS, TRAINVAL, listed, plain_split_of, says_no_class
 from vtabflow.prepare.folders.paths import AmbiguousPath, Paths
 from vtabflow.prepare.folders.tables import SUFFIXES, NoTable, Row, Table, parse
 from vtabflow.prepare.folders.tree import Tree
@@ -186,6 +186,7 @@ def _one_of_each(
     elif TRAINVAL in names:
         names.setdefault("train", []).extend(names.pop(TRAINVAL))
         tables = [(table, "train" if split == TRAINVAL else split) for table, split in tables]
+    tables = sorted(tables, key=lambda each: SPLITS.index(each[1]) if each[1] in SPLITS else 0)
     several = next((split for split in names if len(names[split]) > 1), None)
     if several is None:
         return tables

@@ -14,8 +14,8 @@ def below_outer_folder(
 ) -> tuple[list[Placed], list[tuple[str, ...]]]:
     """Files and empty folders below the single folder that has all images, unless it is a split or the only class.
 
-    Where nothing that matters lies beside that folder, the names of the examples start below it too, so that a folder
-    and an archive of it have the same names.
+    The names of the examples start below it too, unless something that matters lies beside it. So a folder and an
+    archive of it have the same names.
     """
     outer: tuple[str, ...] = ()
     below, empty = list(files), list(empty)
@@ -24,9 +24,11 @@ def below_outer_folder(
         # What lies beside it stays at the top.
         below = [Placed(each.parts[1:], each.file) if each.parts[0] == name else each for each in below]
         empty = [parts[1:] if parts[0] == name else parts for parts in empty if parts != (name,)]
-    if outer and not any(_matters(each) for each in files if each.parts[: len(outer)] != outer):
-        inside = [each for each in below if each.file.parts[: len(outer)] == outer]
-        below = [Placed(each.parts, replace(each.file, parts=each.file.parts[len(outer) :])) for each in inside]
+    matter = [each.parts for each in files if _matters(each)]
+    depth = max(depth for depth in range(len(outer) + 1) if all(parts[:depth] == outer[:depth] for parts in matter))
+    if depth:
+        inside = [each for each in below if each.file.parts[:depth] == outer[:depth]]
+        below = [Placed(each.parts, replace(each.file, parts=each.file.parts[depth:])) for each in inside]
     return below, empty
 
 
