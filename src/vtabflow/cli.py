@@ -170,6 +170,10 @@ def _step(step: str, arguments: argparse.Namespace) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # preparing needs no GPU, and TensorFlow would take one whole
     module = importlib.import_module(f"vtabflow.{step}.step")
     module.run(spec)
+    if step == "prepare" and (spec.source in {"tfds", "imagenet"} or getattr(spec.settings, "of", None)):
+        from vtabflow.data import audit
+
+        audit.audit_made(spec)
     if getattr(arguments, "publish", False):
         module.publish(spec)
 

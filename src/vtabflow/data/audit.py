@@ -1,6 +1,7 @@
-"""`vtabflow data audit`: compare every store with its manifest and VTAB's counts, and look for traces of JPEG.
+"""`vtabflow data audit`: compare every store with its manifest and VTAB's counts, and look for lossy copies.
 
-Nothing is changed. Files are read in blocks, and a sample of the images, so memory stays well below 1 GB.
+Nothing is changed. Files are read in blocks, and at most 16 MB of the images of a split, so memory does not grow with
+the stores. `prepare` ends with the part of it that does not read the files again.
 """
 
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtabflow.contracts.results import Manifest
+from vtabflow.contracts.results import Manifest, StoreAudit
 from vtabflow.contracts.specs import (
     FolderSettings,
     ImagenetSettings,
@@ -19,38 +20,15 @@ from vtabflow.contracts.specs import (
     StoreSpec,
     TfdsSettings,
 )
-from vtabflow.contracts.typed_json import from_json
-from vtabflow.data import lossy
+from vtabflow.contracts.typed_json import from_json, to_json
+from vtabflow.data import copies, lossy
 from vtabflow.errors import UserError
 from vtabflow.prepare.store import SPLITS, is_complete, open_store, rows_needed
+from vtabflow.prepare.tfds import origin
 from vtabflow.prepare.tfds.datasets import datasets, imagenet
 from vtabflow.prepare.tfds.splits import parts
-from vtabflow.runtime.files import read_json, sha256
+from vtabflow.runtime.files import read_json, sha256, write_json
 from vtabflow.runtime.text_table import table
-
-BLOCK = 1 << 24  # bytes
-SMALL = 96  # pixels: the largest side of a folder of images that may be an export of one of LOSSLESS
-
-# Datasets that were never JPEG between their authors and TFDS: traces of it mean a lossy copy.
-LOSSLESS = {
-    "cifar100": "its authors' binary file has raw pixels",
-    "svhn": "its authors' .mat files have raw pixels, cut from PNGs and resized",
-    "dsprites": "its pixels are 0 or 255 and nothing else",
-    "smallnorb": "its authors' files have raw camera pixels",
-}
-# Small datasets in which traces of JPEG are expected: a remark, not a mismatch.
-JPEG_INSIDE = {
-    "eurosat": "its RGB release is JPEG",
-    "patch-camelyon": "its patches were cut, without loss, from slides that are kept as JPEG blocks",
-}
-# How an export is recognised: a word in its name or path, or (height, width, classes).
-NAMED = {"cifar": "cifar100", "svhn": "svhn", "dsprites": "dsprites", "norb": "smallnorb"}
-SHAPED = {
-    (32, 32, 100): "cifar100",
-    (64, 64, 16): "dsprites",
-    (96, 96, 18): "smallnorb",
-    (96, 96, 9): "smallnorb",
-}
 
 
 @dataclass
@@ -82,7 +60,7 @@ def report(specs: Iterable[StoreSpec], root: Path | str = ".") -> tuple[str, int
         that is not prepared yet is no mismatch.
     """
     findings = [_store(spec, Path(root)) for spec in specs]
-    rows = [("dataset", "key", "source", "train / val / test", "jpeg", "state")]
+    rows = [("dataset", "key", "source", "train / val / test", "lossy", "state")]
     rows += [(f.dataset, f.key, f.source, f.counts, f.jpeg, f.state) for f in findings]
     lines = [*table(rows), ""]
     for finding in findings:
@@ -94,6 +72,29 @@ def report(specs: Iterable[StoreSpec], root: Path | str = ".") -> tuple[str, int
         f"{len(findings)} stores: {len(findings) - wrong - absent} match, {wrong} do not, {absent} not prepared yet"
     )
     return "\n".join(lines), 1 if wrong else 0
+
+
+def audit_made(spec: StoreSpec) -> StoreAudit:
+    """The audit of a store whose files were just written and hashed, so without reading them all; it is printed.
+
+    It is written beside the manifest that is kept in git, as <key>.audit.json.
+    """
+    manifest = open_store(spec.folder).manifest
+    finding = Finding(spec.dataset, spec.key, spec.source)
+    _compare(finding, spec, Path(spec.folder), manifest, Path())
+    # What is kept in git names no folder of this machine.
+    mismatches, remarks = (
+        tuple(sentence.removeprefix(f"store {spec.folder}: ") for sentence in sentences)
+        for sentences in (finding.mismatches, finding.remarks)
+    )
+    made = StoreAudit(spec.key, mismatches, remarks, finding.jpeg)
+    write_json(Path(spec.manifest).with_suffix(".audit.json"), to_json(made))
+    for kind, sentences in (("MISMATCH", mismatches), ("remark", remarks)):
+        for sentence in sentences:
+            print(f"audit: {kind} {spec.dataset}: {sentence}", flush=True)
+    if not mismatches:
+        print(f"audit: {spec.dataset} matches; traces of lossy files: {made.jpeg}", flush=True)
+    return made
 
 
 def every_store(root: Path | str = ".") -> list[StoreSpec]:
@@ -148,15 +149,45 @@ def _store(spec: StoreSpec, root: Path) -> Finding:
         finding.mismatches += [f"store {folder}: {fault}: {remedy}" for fault in _files(folder, manifest)]
         faults = _contents(folder, manifest, _id_scopes(spec))
         finding.mismatches += [f"store {folder}: {fault}: {remedy}" for fault in faults]
-        sentences = finding.remarks if _any_counts(spec) else finding.mismatches
-        sentences += [f"store {folder}: {fault}" for fault in _compare_counts(spec, manifest)]
+        _compare(finding, spec, folder, manifest, root)
         finding.mismatches += [f"store {folder}: {fault}" for fault in _compare_kept_manifest(spec, root, manifest)]
-        if manifest.form is None:
-            _jpeg(finding, spec, folder, manifest)
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         finding.mismatches.append(f"store {folder}: its manifest or a file cannot be read ({error}): {remedy}")
     finding.state = "MISMATCH" if finding.mismatches else "matches"
     return finding
+
+
+def _compare(finding: Finding, spec: StoreSpec, folder: Path, manifest: Manifest, root: Path) -> None:
+    """Compare a store with its dataset: counts, classes, the archives that it was made from, and its pixels."""
+    sentences = finding.remarks if _any_counts(spec) else finding.mismatches
+    sentences += [f"store {folder}: {fault}" for fault in _compare_counts(spec, manifest, root)]
+    finding.mismatches += [f"store {folder}: {fault}" for fault in _compare_archives(spec, manifest)]
+    finding.remarks += [f"store {folder}: {remark}" for remark in _remarks(spec, manifest)]
+    if manifest.form is None:
+        verdict = copies.judge(spec, folder, manifest, root)
+        finding.jpeg = verdict.state
+        finding.mismatches += verdict.mismatches
+        finding.remarks += verdict.remarks
+
+
+def _compare_archives(spec: StoreSpec, manifest: Manifest) -> Iterator[str]:
+    """Compare the archives that a TFDS store was made from with those of the study."""
+    dataset = datasets().get(spec.dataset)
+    if dataset is None or not isinstance(spec.settings, TfdsSettings) or manifest.archives is None:
+        return
+    wanted = origin.expected(dataset, spec.settings.checksums)
+    names = [archive.name for archive in dataset.archives if manifest.archives.get(archive.url) != wanted[archive.url]]
+    if names:
+        yield f"it was made from another archive than the study's ({', '.join(names)}): remove it and prepare it again"
+
+
+def _remarks(spec: StoreSpec, manifest: Manifest) -> list[str]:
+    """What a TFDS store's manifest says of its archives; an older one does not say that they are not known."""
+    dataset = datasets().get(spec.dataset)
+    if spec.source != "tfds" or dataset is None:
+        return []
+    remarks = manifest.remarks or (origin.remarks(dataset, None) if manifest.archives is None else ())
+    return [remark.text for remark in remarks]
 
 
 def _files(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -192,7 +223,8 @@ def _contents(folder: Path, manifest: Manifest, scopes: Mapping[str, str]) -> It
 def _image_faults(path: Path, split: str, manifest: Manifest) -> Iterator[str]:
     if path.is_file():
         count = manifest.counts[split]
-        shape = np.load(path, mmap_mode="r" if count else None, allow_pickle=False).shape
+        with open(path, "rb") as stream:
+            shape, _ = lossy.read_header(stream)
         if shape != (count, *manifest.shape[split]):
             yield f"{path.name} has shape {shape} and the manifest {(count, *manifest.shape[split])}"
 
@@ -230,7 +262,7 @@ def _any_counts(spec: StoreSpec) -> bool:
     return isinstance(spec.settings, TfdsSettings | ImagenetSettings) and spec.settings.counts == "any"
 
 
-def _compare_counts(spec: StoreSpec, manifest: Manifest) -> Iterator[str]:
+def _compare_counts(spec: StoreSpec, manifest: Manifest, root: Path) -> Iterator[str]:
     """Compare a store from TFDS or of ImageNet with the published counts and classes, apart from skipped images."""
     expected = _expected_counts(spec, manifest)
     if expected is None:
@@ -240,7 +272,8 @@ def _compare_counts(spec: StoreSpec, manifest: Manifest) -> Iterator[str]:
         named = ", ".join(
             f"{split} {manifest.counts[split]:,} of {expected[split]:,}" for split in SPLITS if short[split]
         )
-        remedy = "remove the store and the TFDS records that it was made from, and run `vtabflow prepare` again"
+        records = f" and {copies.records_of(spec, root)}" if spec.source == "tfds" else ""
+        remedy = f"remove the store{records}, and run `vtabflow prepare` again"
         allowed = "prepare.tfds.counts of its study is any"
         whose = "ImageNet's" if spec.source == "imagenet" else "VTAB's"
         yield f"its counts are not {whose} ({named}): {allowed if _any_counts(spec) else remedy}"
@@ -292,75 +325,3 @@ def _compare_kept_manifest(spec: StoreSpec, root: Path, manifest: Manifest) -> I
             f"manifest was made "
             f"from, or remove {path} to continue with these"
         )
-
-
-# ---- traces of JPEG
-
-
-def _jpeg(finding: Finding, spec: StoreSpec, folder: Path, manifest: Manifest) -> None:
-    """Name a lossy copy of a lossless dataset. Only pixels that were not resized show it."""
-    name = _original(spec, manifest)
-    if name is None:
-        return
-    checked = {split: _is_lossy(folder / f"{split}.npy", name, spec) for split in SPLITS if manifest.counts[split]}
-    traces = [split for split, lossy_copy in checked.items() if lossy_copy]
-    if any(lossy_copy is not None for lossy_copy in checked.values()):
-        finding.jpeg = "traces" if traces else "none"
-    if not traces:
-        return
-    how = "are not all 0 or 255" if name == "dsprites" else "show traces of JPEG"
-    what = f"store {folder}: the pixels of {', '.join(traces)} {how}"
-    if name in JPEG_INSIDE:
-        finding.remarks.append(f"{what}, which is expected of {name}: {JPEG_INSIDE[name]}")
-    elif name in LOSSLESS:
-        finding.mismatches.append(
-            f"{what}, so it is a lossy copy of {name} ({LOSSLESS[name]}): use the original, or let TFDS download it, "
-            "remove this store and run `vtabflow prepare` again"
-        )
-    else:
-        finding.remarks.append(f"{what}; if that is an export of a lossless dataset, use the original")
-
-
-def _is_lossy(path: Path, name: str, spec: StoreSpec) -> bool | None:
-    """Whether a split's images show that they are a lossy copy of dataset `name`; None if they cannot show it."""
-    if not path.is_file():
-        return None
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
-    if images.ndim != 4 or min(images.shape[1:3]) < 16:
-        return None
-    if name == "dsprites" and images.shape[1:3] == (64, 64):
-        return _other_than_black_and_white(path, images.dtype)
-    if spec.source != "folder" and images.shape[1:] != datasets()[name].native:
-        return None
-    pixels = lossy.as_uint8(lossy.sample(images))
-    return None if pixels is None else lossy.went_through_jpeg(pixels)
-
-
-def _original(spec: StoreSpec, manifest: Manifest) -> str | None:
-    """The dataset whose pixels these should be: TFDS' own, or the one that a folder looks like ("" if none)."""
-    if spec.source == "tfds":
-        return spec.dataset if spec.dataset in LOSSLESS or spec.dataset in JPEG_INSIDE else None
-    height, width, _ = manifest.shape["train"]
-    if not isinstance(spec.settings, FolderSettings) or height is None or width is None or max(height, width) > SMALL:
-        return None
-    text = f"{spec.dataset} {spec.settings.path}".lower()
-    if any(word in text for word in ("camelyon", "pcam")):
-        return "patch-camelyon"
-    if "eurosat" in text:
-        return "eurosat"
-    shape = (height, width, next(iter(manifest.classes.values())))
-    return next((name for word, name in NAMED.items() if word in text), SHAPED.get(shape, ""))
-
-
-def _other_than_black_and_white(path: Path, numbers: np.dtype) -> bool:
-    with open(path, "rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            np.lib.format.read_array_header_1_0(stream)
-        else:
-            np.lib.format.read_array_header_2_0(stream)
-        while block := stream.read(BLOCK):
-            values = np.frombuffer(block, numbers)
-            if ((values != 0) & (values != 255)).any():
-                return True
-    return False

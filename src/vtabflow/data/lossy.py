@@ -6,6 +6,9 @@ pixels (a "comb"); those of blocks that start elsewhere are not, and neither are
 compressed.
 """
 
+from pathlib import Path
+from typing import BinaryIO
+
 import numpy as np
 
 # The luminance table of the JPEG standard (ITU-T T.81, annex K) at quality 50, which nearly all writers scale.
@@ -28,35 +31,73 @@ FEWEST_FREQUENCIES = 4
 LIMIT = 0.3
 OFFSETS = ((4, 4), (3, 5), (6, 2))
 SAMPLE = 512  # images that are tested
+SAMPLE_BYTES = 16 << 20  # of them, at most
 BLOCKS = 4096  # blocks of them
+SMALLEST = 0.5  # grey levels: a coefficient below it is one that JPEG rounds to zero
 
 
-def comb(images: np.ndarray) -> float:
+def comb(images: np.ndarray, grid: tuple[int, int] = (0, 0)) -> float:
     """How strongly the images (uint8 (N, H, W, C), H and W at least 16) show JPEG's comb: about 0 to 1.
 
     A frequency's value is the mean of cos(2 pi coefficient/step) over its coefficients beyond half a step, with the
     steps of a quality; the comb's is the mean over frequencies, for the best quality, less what blocks at other offsets
     give. 0 if there are too few. Blocks with black or white pixels are left out: clipping shifts their coefficients.
+
+    Args:
+        images: the images.
+        grid: (down, right), pixels before the first block.
     """
     planes, clipped = _grey(images), (images == 0).any(axis=3) | (images == 255).any(axis=3)
-    aligned = _by_quality(planes, clipped, 0, 0)
-    shifted = np.array([_by_quality(planes, clipped, *offset) for offset in OFFSETS])
+    aligned = _by_quality(planes, clipped, *grid)
+    others = [((grid[0] + down) % 8, (grid[1] + right) % 8) for down, right in OFFSETS]
+    shifted = np.array([_by_quality(planes, clipped, *offset) for offset in others])
     return float((aligned - np.median(shifted, axis=0).clip(min=0)).max())
 
 
-def went_through_jpeg(images: np.ndarray) -> bool:
-    """Whether `comb` is beyond LIMIT.
+def grid_of(images: np.ndarray) -> tuple[int, int]:
+    """Where JPEG's blocks most likely start: the offset of 8x8 blocks that have the most coefficients near zero."""
+    planes = _grey(images)
+    shares = np.zeros((8, 8))
+    if min(planes.shape[1:]) < 16:
+        return 0, 0
+    for down, right in np.ndindex(8, 8):
+        blocks = _blocks(planes, down, right)
+        blocks = blocks[:: max(1, len(blocks) // (BLOCKS // 2))]
+        shares[down, right] = (np.abs(_coefficients(blocks)) < SMALLEST).mean()
+    down, right = np.unravel_index(int(shares.argmax()), shares.shape)
+    return int(down), int(right)
 
-    Measured with tests/prepare/lossy_rates.py on samples of 512 drawn images and photographs of 32 and 96 pixels: never
-    compressed 0.04 at most (no false alarm in 90), at quality 50 to 95 at least 0.82 (no miss in 450). Not detected:
-    images of pure black and white (dSprites has a check of its own), of blocks of one colour, of smooth gradients.
+
+def went_through_jpeg(images: np.ndarray, grid: tuple[int, int] = (0, 0)) -> bool:
+    """Whether `comb` is beyond LIMIT; rates are in docs/operations.md#lossy-copies (tests/prepare/lossy_rates.py).
+
+    Not detected: images of pure black and white (dSprites has a check of its own), of blocks of one colour, of smooth
+    gradients.
     """
-    return comb(images) > LIMIT
+    return comb(images, grid) > LIMIT
 
 
-def sample(images: np.ndarray, most: int = SAMPLE) -> np.ndarray:
-    """Evenly spaced images of a memory-mapped array, read into memory."""
-    return np.asarray(images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)])
+def read_sample(path: Path, most: int = SAMPLE) -> np.ndarray:
+    """Evenly spaced images of a .npy file (N, H, W, C), at most SAMPLE_BYTES of them.
+
+    They are read one by one: pages of a memory map would count as the process's memory.
+    """
+    with open(path, "rb") as stream:
+        shape, numbers = read_header(stream)
+        start, size = stream.tell(), int(np.prod(shape[1:])) * numbers.itemsize
+        count = min(most, shape[0], max(1, SAMPLE_BYTES // max(1, size)))
+        images = np.empty((count, *shape[1:]), numbers)
+        for row, index in enumerate(np.linspace(0, shape[0] - 1, count).astype(int)):
+            stream.seek(start + int(index) * size)
+            images[row] = np.frombuffer(stream.read(size), numbers).reshape(shape[1:])
+    return images
+
+
+def read_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an open .npy file, whose data begin where the stream is then."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, _, numbers = read[np.lib.format.read_magic(stream)](stream)
+    return shape, numbers
 
 
 def as_uint8(images: np.ndarray) -> np.ndarray | None:
@@ -95,7 +136,7 @@ def _by_quality(planes: np.ndarray, clipped: np.ndarray, down: int, right: int) 
     """For each of QUALITIES the mean over frequencies; 0 where there are too few coefficients."""
     blocks = _blocks(planes, down, right)[~_blocks(clipped, down, right).any(axis=(1, 2))]
     blocks = blocks[np.linspace(0, len(blocks) - 1, min(len(blocks), BLOCKS)).astype(int)]
-    sizes = np.abs(np.einsum("ux,bxy,vy->uvb", BASIS, blocks, BASIS, optimize=True))
+    sizes = np.abs(_coefficients(blocks))
     values = np.full((8, 8, COARSEST + 1), np.nan)
     for u, v in np.argwhere(STANDARD):
         if u + v:
@@ -109,6 +150,11 @@ def _by_quality(planes: np.ndarray, clipped: np.ndarray, down: int, right: int) 
     return np.where(
         known.sum(axis=1) >= FEWEST_FREQUENCIES, np.nansum(found, axis=1) / known.sum(axis=1).clip(min=1), 0
     )
+
+
+def _coefficients(blocks: np.ndarray) -> np.ndarray:
+    """The cosine transform (8, 8, blocks) of (blocks, 8, 8)."""
+    return np.einsum("ux,bxy,vy->uvb", BASIS, blocks, BASIS, optimize=True)
 
 
 def _blocks(planes: np.ndarray, down: int, right: int) -> np.ndarray:
