@@ -1,6 +1,6 @@
 """The command `vtabflow`: one subcommand for each step, and others for studies, data and code.
 
-Exit codes: 0 done, 1 a failed run, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 a failed run (or a check that found something), 2 bad input, 130 interrupted.
 """
 
 import argparse
@@ -75,6 +75,10 @@ def parser() -> argparse.ArgumentParser:
     command = data.add_parser("audit", help=text, description=text)
     command.add_argument("params", nargs="?", default="params.yaml")
     command.add_argument("--all", action="store_true", help="all stores, of whichever study")
+    text = "do two runs of a study agree within noise? exit code 0: yes, 1: they differ"
+    command = commands.add_parser("compare", help=text, description=text)
+    for name in ("first", "second"):
+        command.add_argument(name, metavar="FILE", help="results/metrics/<study>.json or a page's scores.csv")
     commands.add_parser("methods", help="the methods, their families and what they learn from")
     _code_parser(commands)
     commands.add_parser("bench", help="images/s of the fine-tuning loop and of the bare training step", add_help=False)
@@ -123,6 +127,10 @@ def _run(arguments: argparse.Namespace) -> int:
         benchmark.main(arguments.rest)
     elif command == "methods":
         _methods()
+    elif command == "compare":
+        from vtabflow.report import compare
+
+        return compare.run(arguments.first, arguments.second)
     elif command == "code":
         return _code(arguments)
     elif command == "data":

@@ -41,7 +41,8 @@ def test_versions_travel_and_nothing_runs_twice(versioned, tmp_path):
     assert ran(first.run("dvc", "repro").stdout) == []
     metrics = json.loads(first.run("dvc", "metrics", "show", "--json").stdout)
     shown = metrics[""]["data"]["results/metrics/micro.json"]["data"]
-    assert shown == json.loads((first.folder / "results/metrics/micro.json").read_text())
+    written = json.loads((first.folder / "results/metrics/micro.json").read_text())
+    assert len(written.pop("scores")) > 1 and shown == written, "DVC leaves out lists: the means stay readable"
     assert isinstance(shown["budgets"]["1k"]["sup-100"]["all"], float)
     plots = first.run("dvc", "plots", "show", "-o", "plots").stdout.strip()
     assert plots.endswith(".html") and "Sup-100%" in (first.folder / "plots/index.html").read_text()

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vtabflow.report.noise import CONFIDENCE, Cell, Noise, Pair
 
+Means = NDArray[np.float64]
 DRAWS = 2000
 EQUAL = 1e-9  # means that differ by less are equal
 
@@ -45,14 +47,14 @@ def ranks(cells: Mapping[Pair, Cell], noise: Noise, methods: Sequence[str], task
     accuracy = np.array([[cells[method, task].mean for task in tasks] for method in methods])
     error = np.array([[noise.error({(method, task): 1.0})[0] for task in tasks] for method in methods])
     means = accuracy.mean(1)
-    found = _ranks(means)
+    found = ranks_of(means)
     equal = (np.abs(means[:, None] - means) < EQUAL).sum(1) > 1
     low = high = None
     if np.isfinite(error).all():
         random = np.random.default_rng(0)
         drawn = random.integers(len(tasks), size=(DRAWS, len(tasks)))
         noisy = accuracy[:, drawn] + error[:, drawn] * random.standard_normal((len(methods), DRAWS, len(tasks)))
-        places = _ranks(noisy.mean(2))
+        places = ranks_of(noisy.mean(2))
         tail = (1 - CONFIDENCE) / 2
         low = np.quantile(places, tail, axis=1, method="lower")
         high = np.quantile(places, 1 - tail, axis=1, method="higher")
@@ -64,6 +66,6 @@ def ranks(cells: Mapping[Pair, Cell], noise: Noise, methods: Sequence[str], task
     }
 
 
-def _ranks(means: np.ndarray) -> np.ndarray:
+def ranks_of(means: Means) -> NDArray[np.int64]:
     """Ranks along the first axis: one more than the number of higher means."""
     return 1 + (means[None] > means[:, None] + EQUAL).sum(1)

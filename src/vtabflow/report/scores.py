@@ -1,5 +1,7 @@
 """The tables of a study, and summary.json. Accuracies are fractions; only plots.csv is in percent."""
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +21,7 @@ SCORES = [
     *("balanced_accuracy", "val_accuracy", "learning_rate", "steps", "n_train", "n_val", "n_test", "seconds", "status"),
     "key",
 ]
+COMPARED = ["budget", "method", "task", "seed", "accuracy", "n_test"]
 SUMMARY = ["method", "display", "family", "budget", "scope", "mean", "low", "high", "balanced", "n_tasks"]
 
 
@@ -52,7 +55,8 @@ def summary_table(results: Results) -> pd.DataFrame:
 def summary_json(spec: PageSpec, results: Results, counts: CellCounts) -> dict[str, Any]:
     """summary.json, for `dvc metrics show`: means as fractions with four digits, of scopes with a finished task.
 
-    `balanced` is the mean of balanced accuracy over the same tasks as `all`.
+    `balanced` is the mean of balanced accuracy over the same tasks as `all`; `scores`, which DVC does not show, is for
+    `vtabflow compare`.
     """
     budgets: dict[str, Any] = {}
     balance = Balance(results)
@@ -64,7 +68,24 @@ def summary_json(spec: PageSpec, results: Results, counts: CellCounts) -> dict[s
             balanced = balance.mean(method, budget)
             known = {} if balanced is None else {"balanced": round(balanced, 4)}
             budgets[budget][method] = {**values, **known, "n_tasks": means["all"].n_tasks}
-    return {"study": spec.study, "key": spec.key, "budgets": budgets, "cells": to_json(counts)}
+    return {
+        "version": 2,
+        "study": spec.study,
+        "key": spec.key,
+        "budgets": budgets,
+        "cells": to_json(counts),
+        "scores": _score_lines(results),
+    }
+
+
+def _score_lines(results: Results) -> list[str]:
+    """The finished cells as lines of CSV, a list of which DVC does not show."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COMPARED)
+    finished = [cell for cell in results.cells if cell.accuracy is not None]
+    writer.writerows([getattr(cell, name) for name in COMPARED] for cell in finished)
+    return stream.getvalue().splitlines()
 
 
 def skipped_table(images: dict[str, Images]) -> pd.DataFrame:
