@@ -22,7 +22,7 @@ from vtabflow.prepare.folders.groups import (
 )
 from vtabflow.prepare.folders.labels import entries_of, find_tables, named_file
 from vtabflow.prepare.folders.masks import without_masks
-from vtabflow.prepare.folders.other_formats import refuse_other_formats
+from vtabflow.prepare.folders.other_formats import refuse_other_formats, refuse_yolo
 from vtabflow.prepare.folders.outer import below_outer_folder
 from vtabflow.prepare.folders.paths import Paths
 from vtabflow.prepare.folders.tree import Tree
@@ -42,9 +42,11 @@ def understand(tree: Tree, settings: FolderLayout, where: str) -> Layout:
     files, remarks = without_masks([Placed(file.parts, file) for file in tree.files])
     files, empty = below_outer_folder(files, tree.empty_folders, settings)
     if not settings.labels:
-        refuse_other_formats(tree, files, where)
+        refuse_yolo(files, where)
     paths = Paths([each.file for each in files])
     tables = find_tables(tree, files, paths, settings, where)
+    if not tables.have_labels:
+        refuse_other_formats(tree, files, where)
     groups = named_file(files, settings.groups, "groups", where).file if settings.groups else None
     described = {*tables.names, *([groups.name] if groups else [])}
     files = [each for each in files if each.file.name not in described]

@@ -2,59 +2,50 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from vtabflow.errors import UserError
 from vtabflow.prepare.folders.class_folders import Placed
 from vtabflow.prepare.folders.names import IMAGES, is_image
 from vtabflow.prepare.folders.tree import Tree
 
-RECIPE = "docs/own-images.md has ten lines of Python that write it"
+RECIPE = "docs/own-images.md has ten lines of Python that do it"
+SEVERAL = "which is not read, since an image there can have several classes"
+TABLE = "write a table labels.csv with the columns file and label"
 START = 1 << 16  # bytes of a JSON file that are read
 MOST = 20  # JSON files that are opened
-COCO_KEYS = (rb'"categories"\s*:\s*\[', rb'"annotations"\s*:\s*\[', rb'"images"\s*:\s*\[')
-COCO_INSIDE = re.compile(rb'"(category_id|supercategory|file_name|bbox|image_id)"\s*:')
+COCO_KEYS = re.compile(rb'"(?:categories|annotations|images)"\s*:\s*\[')
+COCO_INSIDE = re.compile(rb'"(?:category_id|supercategory|file_name|bbox|image_id)"\s*:')
 
 
 def refuse_other_formats(tree: Tree, files: Sequence[Placed], where: str) -> None:
-    """UserError if a folder holds images in a form that is not read.
-
-    Raises:
-        UserError: what it is, and how to get class folders or a list.
-    """
-    names = [each.parts[-1].lower() for each in files]
-    images = any(is_image(name) for name in names)
+    """UserError if a folder holds images in a form that is not read: what it is, and how to get another."""
     parquet = [each.file.name for each in files if each.parts[-1].lower().endswith((".parquet", ".arrow"))]
-    if parquet and not images:
+    if parquet and not any(is_image(each.parts[-1]) for each in files):
         raise UserError(
             f"{where} holds its images in Parquet ({parquet[0]}), which is not read: write them as <class>/<image>; "
             f"{RECIPE}"
         )
     if coco := _coco(tree, files):
-        raise UserError(
-            f"{where} has annotations in the form of COCO ({coco}), which is not read, since an image there can have "
-            f"several classes: write a table of file and label, without the JSON; {RECIPE}"
-        )
+        raise UserError(f"{where} has annotations in the form of COCO ({coco}), {SEVERAL}: {TABLE}; {RECIPE}")
     if voc := _voc(files):
-        raise UserError(
-            f"{where} has annotations in the form of Pascal VOC ({voc}), which is not read, since an image there can "
-            f"have several classes: write a table of file and label; {RECIPE}"
-        )
+        raise UserError(f"{where} has annotations in the form of Pascal VOC ({voc}), {SEVERAL}: {TABLE}; {RECIPE}")
+
+
+def refuse_yolo(files: Sequence[Placed], where: str) -> None:
+    """UserError if a folder holds annotations in the form of YOLO, which could pass for lists of images."""
     if yolo := _yolo(files):
-        raise UserError(
-            f"{where} has annotations in the form of YOLO ({yolo}), which is not read, since an image there can have "
-            "several classes: write a table labels.csv with the columns file and label"
-        )
+        raise UserError(f"{where} has annotations in the form of YOLO ({yolo}), {SEVERAL}: {TABLE}")
 
 
 def _coco(tree: Tree, files: Sequence[Placed]) -> str | None:
     """The first JSON file near the top that looks like COCO's."""
     candidates = [each for each in files if len(each.parts) <= 2 and each.parts[-1].lower().endswith(".json")]
     for each in candidates[:MOST]:
-        if each.file.problem:
-            continue
-        with tree.open(each.file) as stream:
+        start = b""
+        with suppress(Exception), tree.open(each.file) as stream:  # what cannot be read says nothing
             start = stream.read(START)
-        if any(re.search(key, start) for key in COCO_KEYS) and COCO_INSIDE.search(start):
+        if COCO_KEYS.search(start) and COCO_INSIDE.search(start):
             return each.file.name
     return None
 
