@@ -37,7 +37,7 @@ def freeze(study: str, folder: Path) -> None:
         if spec.step != "report":
             path = folder / spec.step / f"{spec.key}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(to_json(spec)))
+            path.write_text(json.dumps(to_json(spec)), "utf-8")
 
 
 def specs_of(folder: Path, step: str) -> list[Any]:
@@ -58,7 +58,7 @@ def speed(folder: Path, gpu: str, seconds: float, methods: list[str]) -> None:
         places = {name: f"scratch/speed/{getattr(spec, name)}" for name in ("folder", "receipt", "scratch")}
         short = replace(spec, settings=replace(spec.settings, steps=40), **places)
         step.run(short)
-        card = json.loads((Path(short.folder) / "card.json").read_text())
+        card = json.loads((Path(short.folder) / "card.json").read_text("utf-8"))
         images_per_step = spec.settings.batch * len(known.streams) * len(known.update_order)
         steps = round(seconds * card["images_per_second"] / images_per_step, -1)
         print(f"{known.id}: {card['images_per_second']:.0f} images/s, {steps:.0f} steps in {seconds:g} s", flush=True)
@@ -99,7 +99,7 @@ def work(specs: list[Spec], slots: list[str], end: float) -> None:
             running.remove((job, slot, log))
             free.append(slot)
             if job.returncode:
-                print(f"FAILED {log}\n{log.read_text()[-1500:]}", flush=True)
+                print(f"FAILED {log}\n{log.read_text('utf-8')[-1500:]}", flush=True)
         able = [spec for spec in waiting if ready(spec)]
         if not (able or running):
             break
@@ -118,11 +118,11 @@ def start(spec: Spec, slot: tuple[int, str]) -> tuple[subprocess.Popen[bytes], t
     path, log = (Path(f"scratch/run-specs/{spec.key}.{ending}") for ending in ("json", "log"))
     locks = Path(f"scratch/run-specs/locks-{slot[0]}").resolve()
     locks.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_json(spec)))
+    path.write_text(json.dumps(to_json(spec)), "utf-8")
     paths = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
     variables = {"CUDA_VISIBLE_DEVICES": slot[1], "VTABFLOW_LOCKS": str(locks), "PYTHONPATH": paths}
     command = [sys.executable, "-m", "vtabflow", spec.step, "--spec", str(path), "--threads", "4"]
-    with log.open("w") as stream:
+    with log.open("w", encoding="utf-8") as stream:
         return subprocess.Popen(command, env={**os.environ, **variables}, stdout=stream, stderr=stream), slot, log
 
 
@@ -135,7 +135,7 @@ def table(folder: Path) -> None:
     for spec in sorted(specs_of(folder, "pretrain"), key=lambda spec: (spec.family, spec.method)):
         path = Path(spec.folder) / "card.json"
         if path.exists():
-            card = json.loads(path.read_text())
+            card = json.loads(path.read_text("utf-8"))
             mine = [cell for cell in cells if cell.method == spec.method]
             columns = [accuracy([cell for cell in mine if cell.task == task]) for task in tasks]
             print("|", " | ".join([*pretraining(spec, card), *columns]), "|")
@@ -155,7 +155,7 @@ def pretraining(spec: EncoderSpec, card: dict[str, Any]) -> list[str]:
 def accuracy(cells: list[CellSpec]) -> str:
     """Mean and standard deviation over the finished seeds, percent, and how many failed."""
     paths = [Path(cell.folder) / "score.json" for cell in cells]
-    scores = [json.loads(path.read_text()) for path in paths if path.exists()]
+    scores = [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
     values = [100 * score["accuracy"] for score in scores if score["status"] == "ok"]
     spread = f" +- {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     failed = len(scores) - len(values)

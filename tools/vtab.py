@@ -44,7 +44,7 @@ def prepared_sizes(dataset: Dataset) -> str:
         importlib.import_module(f"miniatures.{dataset.id.replace('-', '_')}").make(places)
         spec = spec_of(dataset.id, places, Path(folder))
         step.run(spec)
-        counts = json.loads(Path(spec.manifest).read_text())["counts"]
+        counts = json.loads(Path(spec.manifest).read_text("utf-8"))["counts"]
     return " / ".join(f"{counts[split]:,}" for split in ("train", "val", "test"))
 
 
@@ -56,7 +56,7 @@ def speed(images: int) -> None:
         places = Places.under(Path(folder))
         dmlab.make(places, train=images)
         spec = to_json(spec_of("dmlab", places, Path(folder), size=224))
-        (Path(folder) / "spec.json").write_text(json.dumps(spec))
+        (Path(folder) / "spec.json").write_text(json.dumps(spec), "utf-8")
         command = [sys.executable, "-m", "vtabflow", "prepare", "--spec", f"{folder}/spec.json", "--threads", "1"]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from vtabflow import __version__
 from vtabflow.errors import RunError, UserError
+from vtabflow.runtime.encoding import use_utf8
 
 STEPS = {
     "prepare": "write the store of a dataset",
@@ -87,12 +88,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors meant for people are printed as one sentence, without a traceback."""
+    if argv is None:
+        use_utf8()
     arguments, rest = parser().parse_known_args(argv)
     if rest and arguments.command != "bench":
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        enter_project(arguments)
         return _run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -115,6 +119,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _terminated(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def enter_project(arguments: argparse.Namespace) -> None:
+    """In a subfolder of a project, go to the project's folder; files among the arguments stay the same files."""
+    arguments.folder = here = Path.cwd()
+    parents = here.parents if not (here / "params.yaml").exists() else ()
+    marks = ("params.yaml", "workflow/Snakefile")
+    root = next((folder for folder in parents if all((folder / mark).exists() for mark in marks)), None)
+    if root is None:
+        return
+
+    def moved(file: str) -> str:
+        return os.path.relpath(file, root) if Path(file).exists() else file
+
+    for name in ("spec", "params"):
+        if file := getattr(arguments, name, None):
+            setattr(arguments, name, moved(file))
+    if studies := getattr(arguments, "studies", None):
+        arguments.studies = [moved(file) for file in studies]
+    print(f"in the project {root}", file=sys.stderr)
+    os.chdir(root)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -147,10 +172,10 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def launch_processes(processes: int) -> None:
-    """Run this command again in one process per GPU."""
+def launch_processes(processes: int, folder: Path | None = None) -> None:
+    """Run this command again in one process per GPU, from the folder in which it was given."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    run = subprocess.Popen([*command, "-m", "vtabflow", *sys.argv[1:]])
+    run = subprocess.Popen([*command, "-m", "vtabflow", *sys.argv[1:]], cwd=folder)
     try:
         code = run.wait()
     except KeyboardInterrupt:
@@ -173,7 +198,7 @@ def _step(step: str, arguments: argparse.Namespace) -> None:
     if step in {"pretrain", "finetune"} and not is_distributed():
         leased = devices.lease(0 if portable else arguments.gpus)
         if step == "pretrain" and len(leased) > 1:
-            return launch_processes(len(leased))
+            return launch_processes(len(leased), arguments.folder)
     elif step == "prepare":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # preparing needs no GPU, and TensorFlow would take one whole
     module = importlib.import_module(f"vtabflow.{step}.step")

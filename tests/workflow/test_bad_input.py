@@ -181,6 +181,56 @@ def test_bench_runs(micro):
     assert done.returncode == 141 and done.stderr == "", "as any command whose reader has gone"
 
 
+def test_a_subfolder_is_not_taken_for_a_project(micro):
+    """In docs/ or src/vtabflow the project is found; files are meant from where the command is given."""
+    folder = micro.folder / "docs/notes"
+    folder.mkdir(parents=True)
+    shutil.copy(micro.folder / "studies/smoke.yaml", folder / "mine.yaml")
+    for words, says in (
+        (["check"], "micro: 2 methods"),
+        (["check", "mine.yaml"], "smoke: 4 methods"),
+        (["check", "studies/smoke.yaml"], "smoke: 4 methods"),
+        (["gc", "mine.yaml"], "belong to none of: docs/notes/mine.yaml"),
+    ):
+        done = micro.run("env", "-C", str(folder), "vtabflow", *words)
+        assert says in done.stdout and done.stderr == f"in the project {micro.folder}\n"
+    spec = next(micro.folder.glob("results/specs/prepare/*.json"))
+    micro.run("env", "-C", str(folder), "vtabflow", "prepare", "--spec", os.path.relpath(spec, folder))
+    assert len(micro.results()["stores"]) == 1 and os.listdir(folder) == ["mine.yaml"]
+    (folder / "params.yaml").write_text((micro.folder / "studies/smoke.yaml").read_text())
+    done = micro.run("env", "-C", str(folder), "vtabflow", "check")
+    assert done.stderr == "" and (folder / "results/specs").exists(), "a folder with a params.yaml is a project"
+
+
+def test_a_locale_that_is_not_utf_8(micro):
+    """The same names, digests and keys; the file names and params.yaml are UTF-8 as ever."""
+    images(micro.folder / "Vögel", Möwe=8, Ente=8)
+    micro.params(tasks=["birds"], methods=["from-scratch"], budgets=["full"])
+    micro.params(prepare__folders={"birds": {"path": "Vögel", "display": "Vögel"}})
+    expected = vtabflow(micro, "check").stdout
+    specs = {path.name: path.read_bytes() for path in micro.folder.glob("results/specs/*/*.json")}
+    assert "Möwe" in expected
+    shutil.rmtree(micro.folder / "results")
+    shutil.rmtree(micro.folder / "scratch")
+    micro.env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(["vtabflow", "check"], cwd=micro.folder, env=micro.env, capture_output=True)
+    assert done.stdout.decode() == expected and done.stderr == b""
+    assert {path.name: path.read_bytes() for path in micro.folder.glob("results/specs/*/*.json")} == specs
+    spec = next(micro.folder.glob("results/specs/prepare/*.json"))
+    micro.run("vtabflow", "prepare", "--spec", str(spec))
+    (manifest,) = micro.folder.glob("data/manifests/birds/*.json")
+    assert read_json(manifest)["class_names"] == {"birds": ["Ente", "Möwe"]}
+    shutil.rmtree(micro.folder / "results")
+    assert "prepare" not in micro.snakemake("-n")
+    assert {path.name: path.read_bytes() for path in micro.folder.glob("results/specs/*/*.json")} == specs
+
+
+def test_a_home_that_cannot_be_written(micro):
+    micro.env["HOME"] = "/proc/nohome"
+    assert micro.snakemake("-n")["finetune"] == 2
+    assert vtabflow(micro, "status").returncode == 0
+
+
 def test_specs_that_are_none(micro, tmp_path):
     assert "there is no spec" in sentence(vtabflow(micro, "finetune", "--spec", "absent.json"))
     (tmp_path / "a.json").write_text("{")

@@ -9,10 +9,12 @@ from vtabflow.planning import keys, state
 from vtabflow.planning.study import load
 from vtabflow.planning.workflow_config import study_file
 from vtabflow.runtime import devices
+from vtabflow.runtime.encoding import use_utf8
 
 
 def planned():
     """The plan of params.yaml, or of the study named by --config params=FILE."""
+    use_utf8()
     try:
         plan = keys.plan(load(study_file(config, workflow.configfiles)))
         state.freeze(plan)

@@ -104,7 +104,7 @@ def failures(planned: Plan) -> list[str]:
     found = []
     for spec in (spec for spec in planned.specs() if not is_complete(spec)):
         for log in sorted(LOGS.glob(f"{spec.step}/**/{spec.key}.log")):
-            last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+            last = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()][-1:]
             if any(re.match(r"error: |\w*(Error|Exception)\b", line) for line in last):
                 found.append(f"{spec.step} failed: {last[0].removeprefix('error: ')} ({log})")
     return found

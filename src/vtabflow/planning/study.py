@@ -284,7 +284,7 @@ def load(path: Path | str = "params.yaml") -> Study:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(path.read_text("utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
     except FileNotFoundError as error:
         raise UserError(
             f"there is no study file {path}; params.yaml and studies/<name>.yaml are study files"

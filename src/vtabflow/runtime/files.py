@@ -31,7 +31,7 @@ def seed_of(*parts: Any) -> int:
 
 def read_json(path: Path | str) -> Any:
     """The parsed content of a JSON file."""
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text("utf-8"))
 
 
 @contextmanager

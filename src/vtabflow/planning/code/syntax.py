@@ -26,7 +26,7 @@ SKIPPED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 @cache
 def _tree(path: Path, changed: int, size: int) -> ast.Module:
     try:
-        return ast.parse(path.read_text(), str(path))
+        return ast.parse(path.read_text("utf-8"), str(path))
     except SyntaxError as error:
         raise UserError(f"{path}, line {error.lineno}: {error.msg}; fix the file or remove it") from error
 

@@ -129,7 +129,7 @@ class Units:
 
 def _yaml(path: Path) -> dict[str, Any]:
     # The loader in C takes a tenth of the time, and every command plans the study.
-    return dict(yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506
+    return dict(yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506
 
 
 def _file_digest(path: Path) -> str:

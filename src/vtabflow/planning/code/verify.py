@@ -174,7 +174,12 @@ def _run(source: Path, work: Path, case: Case, scores: Path | None = None) -> No
 def _command(source: Path, work: Path, *arguments: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(source), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [sys.executable, "-m", "vtabflow", *arguments], cwd=work, env=env, capture_output=True, text=True
+        [sys.executable, "-m", "vtabflow", *arguments],
+        cwd=work,
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if run.returncode:
         reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
@@ -219,7 +224,7 @@ def _results(work: Path, kinds: tuple[str, ...]) -> dict[str, Result]:
             found[f"{kind} {name}"] = {part: value for path in sorted(place.rglob("*")) for part, value in _parts(path)}
     for place in work.glob("results/reports/verify/*/"):
         for path in sorted(each for each in place.rglob("*") if each.suffix in {".html", ".csv", ".svg"}):
-            text = re.sub(r"\b([0-9a-f]{16,64}|\d{4}-\d\d-\d\d(.\d\d:\d\d(:\d\d)?)?)\b", "*", path.read_text())
+            text = re.sub(r"\b([0-9a-f]{16,64}|\d{4}-\d\d-\d\d(.\d\d:\d\d(:\d\d)?)?)\b", "*", path.read_text("utf-8"))
             found[f"page {path.relative_to(place)}"] = {"text": text}
     return {name: result for name, result in found.items() if name.startswith(kinds)}
 

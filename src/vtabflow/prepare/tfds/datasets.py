@@ -124,7 +124,7 @@ def read(path: Path, name: str) -> Dataset:
     """
     try:
         # The loader in C takes a tenth of the time, and every command plans the study.
-        content: Any = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        content: Any = yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read ({error}): correct it") from error
     if not isinstance(content, dict):

@@ -379,7 +379,9 @@ def _only_own_features(folder: Path, dataset: Dataset) -> None:
                 yield from names(inner)
 
     try:
-        strange = [name for name in names(json.loads(path.read_text())) if not name.startswith("tensorflow_datasets.")]
+        strange = [
+            name for name in names(json.loads(path.read_text("utf-8"))) if not name.startswith("tensorflow_datasets.")
+        ]
     except (OSError, ValueError) as error:
         raise UserError(
             f"dataset {dataset.id}: {path} cannot be read ({_first_line(error)}): copy it again, then run again"
