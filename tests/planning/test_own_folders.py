@@ -14,6 +14,7 @@ from PIL import Image
 from vtabflow.contracts.results import SkippedFile
 from vtabflow.errors import UserError
 from vtabflow.planning import overview
+from vtabflow.planning.code.lock import CodeLock
 from vtabflow.planning.keys import Plan, plan
 from vtabflow.planning.study import Study, load
 from vtabflow.prepare.folders import source, tree
@@ -50,8 +51,11 @@ def raw(tmp_path, monkeypatch) -> dict:
     }
 
 
+LOCK = CodeLock(Path("no code.lock"))  # computes the identities of the code once
+
+
 def made(raw: dict) -> Plan:
-    return plan(Study.model_validate(raw), ".")
+    return plan(Study.model_validate(raw), ".", LOCK)
 
 
 def check(raw: dict, capsys) -> list[str]:

@@ -35,7 +35,7 @@ from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
 from vtabflow.planning import catalogue
 from vtabflow.planning.code.lock import CodeLock
-from vtabflow.planning.folders import KnownFolder
+from vtabflow.planning.folders import KnownFolder, few_collections
 from vtabflow.planning.store_specs import StorePlanner, upstream_source
 from vtabflow.planning.study import Study
 from vtabflow.planning.tasks import IMAGENET, UPSTREAM_STANDIN, Task, vtab
@@ -95,7 +95,8 @@ def plan(study: Study, root: Path | str = ".", lock: CodeLock | None = None) -> 
     Raises:
         UserError: an image folder that is missing, empty or not readable.
     """
-    return _Planner(study, Path(root), lock or CodeLock(Path(root) / "code.lock")).plan()
+    with few_collections():
+        return _Planner(study, Path(root), lock or CodeLock(Path(root) / "code.lock")).plan()
 
 
 class _Planner:

@@ -9,7 +9,7 @@ from vtabflow.contracts.results import Remark
 from vtabflow.contracts.specs import CellSpec, EncoderSpec, StoreSpec
 from vtabflow.contracts.typed_json import from_json
 from vtabflow.errors import UserError
-from vtabflow.planning.folders import FINGERPRINTS, caches_of, of_budgets, short
+from vtabflow.planning.folders import FINGERPRINTS, caches_of, few_collections, of_budgets, short
 from vtabflow.planning.keys import Plan, plan
 from vtabflow.planning.state import freeze, is_complete, read_or_none
 from vtabflow.planning.study import Study, load
@@ -40,8 +40,9 @@ def check(params: str) -> None:
         f"in {len(planned.jobs)} jobs; {len(planned.encoders)} encoders, {len(planned.stores)} stores; "
         f"page {planned.page.key}"
     )
-    for dataset, folder in planned.folders.items():
-        print(*folder.lines(dataset, study.budgets), sep="\n")
+    with few_collections():
+        for dataset, folder in planned.folders.items():
+            print(*folder.lines(dataset, study.budgets), sep="\n")
     print_excluded(planned)
     for sentence in planned.manual_downloads:
         print(f"manual download: {sentence}")
@@ -93,6 +94,8 @@ def _print_folders(planned: Plan) -> None:
             skipped = {entry["file"]: entry["reason"] for entry in manifest["skipped"]}
             found = [from_json(Remark, remark, "remark") for remark in manifest["remarks"]]
             remarks = of_budgets(found, planned.study.budgets) + ([folder.in_upstream] if folder.in_upstream else [])
+        elif folder.settings.role == "upstream":  # whose splits are not drawn for this
+            skipped, remarks = folder.scan.skipped, list(folder.scan.layout.remarks)
         else:
             skipped, remarks = folder.skipped, folder.remarks(planned.study.budgets)
         for text in short(skipped, remarks):

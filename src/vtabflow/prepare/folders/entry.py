@@ -3,6 +3,7 @@
 import tarfile
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 
 from vtabflow.contracts.results import Remark
 
@@ -26,7 +27,7 @@ class ListedFile:
     ctime_ns: int = 0
     problem: str | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The path below the folder, with slashes: the id of the example."""
         return "/".join(self.parts)
