@@ -4,7 +4,6 @@ Each is searched in a sample of images, uint8 (N, H, W, C), H and W at least 16.
 docs/operations.md#lossy-copies.
 """
 
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -41,7 +40,7 @@ def found(images: np.ndarray) -> list[str]:
 
 def found_enlarged(images: np.ndarray, sides: tuple[int, ...] = SIDES) -> list[str]:
     """What the images showed before they were enlarged from one of `sides` pixels; empty if they were not."""
-    smaller = next(before_enlarging(images, sides), None)
+    smaller = before_enlarging(images, sides)
     return [] if smaller is None else [ENLARGED.format(word, smaller.shape[1]) for word in found(smaller)]
 
 
@@ -113,26 +112,30 @@ def palette(images: np.ndarray) -> int:
 # ---- enlarged images
 
 
-def before_enlarging(images: np.ndarray, sides: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """The images, uint8, as they were at one of `sides` pixels if a usual kernel enlarged them: the first that fits.
+def before_enlarging(images: np.ndarray, sides: tuple[int, ...]) -> np.ndarray | None:
+    """The images, uint8, as they were at the first of `sides` pixels from which a usual kernel may have enlarged them.
 
-    The equations of a kernel are solved by least squares, and rounding gives the very pixels back; how near the
-    solution is says whether the kernel is the right one.
+    The equations of a kernel are solved by least squares, which gives nearly all pixels back and the others within a
+    level or two; how near the solution comes says whether the kernel is the right one. None if there is no such side.
     """
     size = images.shape[1]
     if images.shape[2] != size:
-        return
+        return None
     few = images[:: max(1, len(images) // 16)].astype(np.float32)
     for side in (side for side in sides if 16 <= side <= size * 3 / 4):
-        for kernel in KERNELS:
-            weights = enlarging(kernel, side, size)
-            inverse = np.linalg.pinv(weights).astype(np.float32)
-            project = np.asarray(weights @ inverse, np.float32)
-            distances = [_distance(few[..., channel], project) for channel in range(few.shape[3])]
-            if max(distances) < FIT:
-                planes = [_applied(images[..., c].astype(np.float32), inverse, inverse) for c in range(few.shape[3])]
-                yield np.stack(planes, axis=-1).round().clip(0, 255).astype(np.uint8)
-                return
+        tried = [(_misfit(few, enlarging(kernel, side, size)), kernel) for kernel in KERNELS]
+        misfit, kernel = min(tried)
+        if misfit < FIT:
+            inverse = np.linalg.pinv(enlarging(kernel, side, size)).astype(np.float32)
+            planes = [_applied(images[..., c].astype(np.float32), inverse, inverse) for c in range(few.shape[3])]
+            return np.stack(planes, axis=-1).round().clip(0, 255).astype(np.uint8)
+    return None
+
+
+def _misfit(images: np.ndarray, weights: np.ndarray) -> float:
+    """How far images (N, H, W, C) are from what a kernel can give, in levels."""
+    project = np.asarray(weights @ np.linalg.pinv(weights), np.float32)
+    return max(_distance(images[..., channel], project) for channel in range(images.shape[3]))
 
 
 def _distance(planes: np.ndarray, project: np.ndarray) -> float:
