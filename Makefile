@@ -18,6 +18,22 @@ TFDS := $(VENV)/.tfds
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 # The code of this folder, also when the environment is shared with another clone.
 export PYTHONPATH := $(CURDIR)/src
+export PYTHONUTF8 := 1
+# uv and pip keep caches in the home; where it cannot be written, here.
+ifneq ($(shell c="$${XDG_CACHE_HOME:-$$HOME/.cache}"; test -z "$$HOME" || { mkdir -p "$$c" && test -w "$$c"; } 2>/dev/null && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/scratch/cache
+endif
+
+# What is installed is known by the content of the files that say it, since file times say when a folder was cloned.
+digest = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)
+PACKAGES := $(call digest,requirements.lock pyproject.toml)
+TFDS_PACKAGES := $(call digest,requirements.lock requirements-tfds.lock)
+ifneq ($(shell cat "$(MADE)" 2>/dev/null),$(PACKAGES))
+.PHONY: $(MADE)
+endif
+ifneq ($(shell cat "$(TFDS)" 2>/dev/null),$(TFDS_PACKAGES))
+.PHONY: $(TFDS)
+endif
 
 .PHONY: report figures test test-slow tfds lint format schema lock
 
@@ -59,15 +75,17 @@ lock:
 	uv pip compile --universal --generate-hashes --extra dev --extra extras --python-version 3.11 --no-header pyproject.toml -o requirements.lock
 	uv pip compile --universal --generate-hashes --extra tfds --constraint requirements.lock --python-version 3.11 --no-header pyproject.toml -o requirements-tfds.lock
 
-$(MADE): requirements.lock pyproject.toml
+# An environment that is shared keeps the package of the clone that made it: here PYTHONPATH says whose code runs.
+$(MADE):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12 ...")'
-	@echo "making $(VENV): about 6 GB, a few minutes"
+	@test -e $(MADE) && echo "$(VENV): installing the packages of requirements.lock" || echo "making $(VENV): about 6 GB, a few minutes"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
 	@uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
-	@uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
-	@touch $(MADE)
+	@case "$(abspath $(VENV))" in "$(CURDIR)"/*) false ;; *) test -x $(VENV)/bin/vtabflow ;; esac || \
+	  uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@echo $(PACKAGES) > $(MADE)
 
-$(TFDS): requirements-tfds.lock $(MADE)
+$(TFDS): | $(MADE)
 	@uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements-tfds.lock
-	@touch $(TFDS)
+	@echo $(TFDS_PACKAGES) > $(TFDS)
