@@ -43,9 +43,9 @@ SETTINGS = {
     "prepare.folders.birds.group": ("natural", {"page"}),
     "prepare.folders.birds.invalid": ("skip", {"stores", *CELLS}),
     "prepare.folders.birds.split": ({"train": "train"}, set()),  # the name that it has anyway
-    "prepare.folders.birds.labels": (None, set()),
-    "prepare.folders.birds.groups": (None, set()),
-    "prepare.folders.birds.group_pattern": (r"train/./(\d)", set()),
+    "prepare.folders.birds.labels": ("lists/of/labels.csv", {"stores", *CELLS}),
+    "prepare.folders.birds.groups": ("lists/of/groups.csv", {"stores", *CELLS}),
+    "prepare.folders.birds.group_pattern": (r"(\d)\.png", {"stores", *CELLS}),
     "prepare.folders.birds.min_per_class": (2, {"stores", *CELLS}),
     "prepare.folders.birds.near_copies": (True, {"stores", *CELLS}),
     "prepare.folders.birds.range": ([0, 4095], {"stores", *CELLS}),
@@ -111,6 +111,12 @@ def project(tmp_path_factory):
             for i in range(10):
                 image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
                 image.save(folder / name / "train" / label / f"{i}.png")
+        # Deeper than lists are found by themselves.
+        names = [f"train/{label}/{i}.png" for label in ("a", "b") for i in range(10)]
+        (folder / name / "lists/of").mkdir(parents=True)
+        labels = ["file,label", *(f"{x},{'odd' if int(x[-5]) % 2 else 'even'}" for x in names)]
+        (folder / name / "lists/of/labels.csv").write_text("\n".join(labels))
+        (folder / name / "lists/of/groups.csv").write_text("\n".join(["file,group", *(f"{x},{x[-5]}" for x in names)]))
     (folder / "list.txt").write_text("train-0\n")
     (folder / "checksums.json").write_text("{}")
     return folder
