@@ -193,7 +193,7 @@ def draw(folder: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for name in (f"{label}/{index}.png" for label in "abcd" for index in range(30)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        # The CRC-32 of PNG files of one length has 16 bits of information: sizes keep the two folders' files distinct.
+        # Code before SHA-256 knows files by size and CRC-32, of which PNGs of one size have few: hence two sizes.
         Image.fromarray(rng.integers(0, 256, (40 + seed, 36, 3), np.uint8)).save(folder / name)
 
 
