@@ -3,6 +3,7 @@
 import posixpath
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from vtabflow.prepare.folders.entry import ListedFile
 from vtabflow.prepare.folders.names import IMAGE_SUFFIXES, is_image
@@ -18,10 +19,16 @@ class Paths:
     """The image files of a folder, to be found by paths that people write."""
 
     def __init__(self, files: Sequence[ListedFile]):
-        self.by_stem: dict[str, list[ListedFile]] = {}
-        for file in files:
+        self.files = files
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[ListedFile]]:
+        """The images by their names without suffix, in lower case."""
+        found: dict[str, list[ListedFile]] = {}
+        for file in self.files:
             if is_image(file.parts[-1]):
-                self.by_stem.setdefault(_stem(file.parts[-1]).casefold(), []).append(file)
+                found.setdefault(_stem(file.parts[-1]).casefold(), []).append(file)
+        return found
 
     def is_image(self, path: str, folder: tuple[str, ...] = ()) -> bool:
         """Whether a path in a table in `folder` means an image."""
