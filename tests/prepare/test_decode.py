@@ -157,7 +157,7 @@ def test_a_job_that_is_refused_leaves_nothing(tmp_path):
 
 
 def test_large_images_are_not_decoded_side_by_side():
-    room, inside, most = decode._Room(100), [0], [0]
+    room, inside, most = decode.Room(100), [0], [0]
     change = threading.Lock()
 
     def use(pixels: int) -> None:

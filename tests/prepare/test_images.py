@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
-from small_folders import BROKEN, encoded, noise
+from small_folders import BROKEN, RNG, encoded, noise
 
 from vtabflow.contracts.specs import FolderDecoding
 from vtabflow.prepare import images
@@ -122,6 +122,16 @@ def test_transparency_lies_over_white(mode):
     expected = colour * alpha + 255 * (1 - alpha)
     assert found.shape == (6, 6, 3 if mode == "RGBA" else 1) and np.abs(found - expected).max() <= 0.5 + 1e-9
     assert (found[0, 0] == 255).all() and (found[0, 1] == pixels[0, 1, :-1]).all()
+
+
+def test_large_images_are_the_same_as_small_ones(monkeypatch):
+    """What is computed in strips of some rows."""
+    files = [encoded(Image.fromarray(noise(50, 9, 4))), encoded(RNG.integers(0, 65536, (50, 9), np.uint16))]
+    whole = [images.decode(data).pixels for data in files]
+    for strip in (1, 9, 70):
+        monkeypatch.setattr(images, "STRIP", strip)
+        for data, pixels in zip(files, whole, strict=True):
+            assert (images.decode(data).pixels == pixels).all()
 
 
 def test_a_transparent_palette_lies_over_white():

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from vtabflow.contracts.specs import FolderLayout, FolderSettings, SplitFractions
+from vtabflow.contracts.specs import FolderDecoding, FolderLayout, FolderSettings, SplitFractions
 from vtabflow.errors import UserError
 from vtabflow.prepare.folders.entry import Entry, File, Layout, ListedFile
 from vtabflow.prepare.folders.split import Division, divide
@@ -357,6 +357,16 @@ def test_groups_and_near_copies_across_given_splits():
     # A copy of the same bytes is a copy and no near copy.
     copy = image("test/a/copy.png", content="train/a/t1_0.png", split="test")
     assert said([*base, plain[0], copy], near=near).keys() == {"test-in-train"}
+
+
+def test_the_line_says_that_nobody_has_looked_for_near_copies():
+    files = [*images(50, "a"), *images(50, "b")]
+    layout = Layout("class folders", tuple(file.entry for file in files), ("a", "b"), {})
+    settings = FolderSettings(
+        "in", "skip", SplitFractions(0, (0.6, 0.2, 0.2)), "task", decoding=FolderDecoding(near_copies=True)
+    )
+    assert divide(layout, files, settings).line.endswith("split here, seeded, before near copies are joined")
+    assert divide(layout, files, settings, {}).line.endswith("split here, seeded")
 
 
 def test_small_classes_are_left_out_by_name():

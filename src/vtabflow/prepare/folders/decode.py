@@ -32,7 +32,7 @@ from vtabflow.runtime.progress import Progress
 
 LIST = "decoded.jsonl"
 SECONDS = 5.0  # between two lines of the list: so much work is lost at most
-# What is decoded side by side may have so many pixels, of 12 bytes each; a larger image is decoded alone.
+# What is decoded side by side may have so many pixels, of 16 bytes each; a larger image is decoded alone.
 PIXELS_AT_ONCE = 1 << 25
 BLOCK_BYTES, BLOCK_IMAGES = 1 << 20, 32  # of the images that a thread decodes before it hands them over
 DARK = 1 << 14  # a largest value of 16-bit images below this comes out as at most 63 of 255
@@ -134,7 +134,7 @@ class Decoder:
         self.threads = threads.number()
         image_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         self.block = max(1, min(BLOCK_IMAGES, BLOCK_BYTES // image_bytes))
-        self.room = _Room(PIXELS_AT_ONCE)
+        self.room = Room(PIXELS_AT_ONCE)
 
     def fill(self, files: Sequence[File], images: np.ndarray, done: DoneList, split: str, label: str) -> Filled:
         """Decode `files` in order until `images` (N, H, W, C) is full; `label` starts the lines about the progress."""
@@ -252,7 +252,7 @@ def one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Room:
+class Room:
     """Lets threads decode as long as their images have no more than `limit` pixels together, or one image alone."""
 
     def __init__(self, limit: int):
@@ -260,6 +260,7 @@ class _Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
+        """Wait for room for so many pixels, and hold it in the block."""
         with self.changed:
             self.changed.wait_for(lambda: not self.used or self.used + pixels <= self.limit)
             self.used += pixels

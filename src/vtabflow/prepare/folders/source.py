@@ -18,6 +18,7 @@ from vtabflow.prepare.folders.decode import Decoder, DoneList, Filled, read_list
 from vtabflow.prepare.folders.entry import File
 from vtabflow.prepare.folders.fingerprint import FolderIdentity, identity_of, read_contents, readable
 from vtabflow.prepare.folders.layout import understand
+from vtabflow.prepare.folders.near_copies import near_copies
 from vtabflow.prepare.folders.split import Division, divide, without
 from vtabflow.prepare.folders.tree import open_tree
 from vtabflow.prepare.store import SPLITS, create_store, rows_needed
@@ -47,7 +48,10 @@ def make(spec: StoreSpec) -> Manifest:
         files, skipped = readable(found, contents)
         check_readable(path, files, skipped)
         _check_skipped(settings, skipped)
-        division = divide(found, files, settings)
+        near = None
+        if settings.decoding.near_copies:
+            near = near_copies(tree, files, settings.decoding, f"{spec.dataset}: looking for near copies")
+        division = divide(found, files, settings, near)
         files = [file for split in SPLITS for file in division.files[split]]
         shape = _shape(files, image.size)
         work = _work(spec, division, shape)
@@ -65,7 +69,7 @@ def make(spec: StoreSpec) -> Manifest:
                     raise UserError(f"{path} leaves no readable image for {split}: add images to it, or to train")
             more = remarks_of_files(filled, division.files, settings.decoding)
             rows = {split: _rows(division.files[split], filled[split]) for split in SPLITS}
-            division = without(division, skipped, found, settings)
+            division = without(division, skipped, found, settings, near)
             division = replace(division, remarks=(*division.remarks, *more))
             skipped |= division.left_out
             _print(spec.dataset, division, skipped)

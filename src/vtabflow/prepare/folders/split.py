@@ -26,6 +26,7 @@ SPLITS = ("train", "val", "test")
 PLAIN = "class folders"  # the layout that is not mentioned
 UPSTREAM_VAL = Fraction(1, 20)
 SMALL = "small-classes"  # a kind of remark
+SEEDED = ", seeded"
 NO_COPIES: Mapping[str, str] = {}
 
 
@@ -49,7 +50,7 @@ class Division:
 
 
 def divide(
-    layout: Layout, files: Sequence[File], settings: FolderSettings, near: Mapping[str, str] = NO_COPIES
+    layout: Layout, files: Sequence[File], settings: FolderSettings, near: Mapping[str, str] | None = None
 ) -> Division:
     """The splits of the readable images of a folder, and what is to be said of them.
 
@@ -57,7 +58,8 @@ def divide(
         layout: how the folder was understood.
         files: its examples with a readable header.
         settings: those of the StoreSpec.
-        near: digest -> cluster of images that look the same; images that look like no other are not in it.
+        near: digest -> cluster of images that look the same; images that look like no other are not in it. None:
+            nobody has looked.
 
     Raises:
         UserError: a class with too few images, splits that cannot be drawn, mostly training images in test.
@@ -69,7 +71,7 @@ def divide(
     left_out = {file.entry.name: reason for file in files if file.entry.label in small}
     files = [file for file in files if file.entry.label not in small]
     check_classes(path, layout, classes, files, role)
-    splits = split_files(files, role, settings.split, near, path)
+    splits = split_files(files, role, settings.split, near or NO_COPIES, path)
     return _division(splits, layout, classes, settings, near, left_out, _of_small(small))
 
 
@@ -78,7 +80,7 @@ def without(
     broken: Container[str],
     layout: Layout,
     settings: FolderSettings,
-    near: Mapping[str, str] = NO_COPIES,
+    near: Mapping[str, str] | None = None,
 ) -> Division:
     """A division less the images called `broken`, which could not be decoded; no other image moves.
 
@@ -92,7 +94,9 @@ def without(
         return division
     left = [file for files in splits.values() for file in files]
     check_classes(settings.path, layout, division.classes, left, settings.role)
-    split_files(left, settings.role, settings.split, near, settings.path)  # there must be enough to draw from
+    split_files(
+        left, settings.role, settings.split, near or NO_COPIES, settings.path
+    )  # there must be enough to draw from
     small = [remark for remark in division.remarks if remark.kind == SMALL]
     return _division(splits, layout, division.classes, settings, near, division.left_out, small)
 
@@ -102,15 +106,18 @@ def _division(
     layout: Layout,
     classes: tuple[str, ...],
     settings: FolderSettings,
-    near: Mapping[str, str],
+    near: Mapping[str, str] | None,
     left_out: dict[str, str],
     small: Sequence[Remark],
 ) -> Division:
     given = [split for split in layout.splits if split]
     if settings.role == "task":
         refuse_shared(settings.path, splits)
-    remarks = [*layout.remarks, *small, *remarks_of(splits, given, classes, settings.role, near)]
-    return Division(splits, classes, line_of(splits, layout.kind, given, classes), tuple(remarks), left_out)
+    remarks = [*layout.remarks, *small, *remarks_of(splits, given, classes, settings.role, near or NO_COPIES)]
+    line = line_of(splits, layout.kind, given, classes)
+    if settings.decoding.near_copies and near is None and line.endswith(SEEDED):
+        line += ", before near copies are joined"
+    return Division(splits, classes, line, tuple(remarks), left_out)
 
 
 def line_of(splits: Mapping[str, Sequence[File]], kind: str, given: Sequence[str], classes: Sequence[str]) -> str:
@@ -123,7 +130,7 @@ def line_of(splits: Mapping[str, Sequence[File]], kind: str, given: Sequence[str
     drawn = [split for split in SPLITS[1:] if splits[split] and split not in given]
     how = "as given"
     if drawn:
-        how = f"{' and '.join(drawn)} drawn from train, seeded" if given else "split here, seeded"
+        how = (f"{' and '.join(drawn)} drawn from train" if given else "split here") + SEEDED
     number = f"{len(classes):,} class{'' if len(classes) == 1 else 'es'}"
     layout = "" if kind == PLAIN else f" ({kind})"
     return f"{number}, {total:,} images{layout}; {parts}, {how}"
@@ -354,7 +361,7 @@ def _check_drawn(path: str, empty: Mapping[str, Sequence[str]], names: Sequence[
             which = f"class {label} leaves" if label else "the folder leaves"
             raise UserError(
                 f"{path}: {which} no image for {without[0]}, since too many of its images stay together (copies, "
-                "groups): make smaller groups, add images, or give the splits yourself"
+                "near copies, groups): make smaller groups, add images, or give the splits yourself"
             )
 
 

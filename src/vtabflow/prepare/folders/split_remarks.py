@@ -33,6 +33,7 @@ def remarks_of(
         _shared(splits, "val", ("train",), "val-in-train", _content, IN_TOO),
         *_related(splits, near),
         _copies(splits, given),
+        _near_copies(splits, given, near),
     ]
     if role == "task":
         found += [_two_classes(splits), *_classes_of_splits(splits, given, classes), *_of_1k(splits, classes)]
@@ -119,6 +120,16 @@ def _copies(splits: Splits, given: Sequence[str]) -> Remark | None:
     are = "is a copy" if copies == 1 else "are copies"
     text = f"{copies:,} of {len(files):,} images {are} of another; copies stay in one split"
     return Remark("copies", copies, text)
+
+
+def _near_copies(splits: Splits, given: Sequence[str], near: Mapping[str, str]) -> Remark | None:
+    """How many images look like another of other bytes, where they were kept together here."""
+    found = sorted(file.entry.name for files in splits.values() for file in files if file.digest in near)
+    if given or not found:
+        return None
+    total = sum(map(len, splits.values()))
+    text = f"{len(found):,} of {total:,} images are near copies, such as {found[0]}; near copies stay in one split"
+    return Remark("near-copies", len(found), text, tuple(found[:EXAMPLES]))
 
 
 def _two_classes(splits: Splits) -> Remark | None:
