@@ -72,8 +72,9 @@ def test_a_split_column(tmp_path):
     named = layout_of(tmp_path / "three", {}, splits={"train": "Train", "test": "quiz"})
     assert examples(named) == {"images/0.jpg": "train/cat", "images/5.jpg": "test/dog"}
     assert sorted(said(named)["left-out"]) == [
-        f"the 1 rows of split {value} are left out" for value in ("train", "training", "val", "valid")
+        f"what has the split {value} is left out (1 image)" for value in ("train", "training", "val", "valid")
     ]
+    assert not named.strays
     empty = {**FLAT, "labels.csv": "file,label,split\n" + lines.replace("TEST", "")}
     assert layout_of(tmp_path / "four", empty).strays == {"images/5.jpg": "has no split in labels.csv"}
 

@@ -140,7 +140,7 @@ def _splits(tops: Mapping[str, Top], where: str) -> dict[str, str]:
             )
         _refuse_shared(tops, where)
         return {}
-    if len(given) == 1 and others and tops[trains[0]].flat:
+    if len(given) == 1 and others and not tops[trains[0]].classes:
         _refuse_shared(tops, where)
         return {}  # bus, car, train
     _refuse_others(tops, given, others, where)
@@ -334,9 +334,11 @@ def _folders(names: Sequence[str]) -> str:
 
 
 def left_out(text: str, names: Sequence[str]) -> Remark:
-    """A remark about images that are no examples."""
-    count = "1 image" if len(names) == 1 else f"{len(names):,} images"
-    return Remark("left-out", len(names), f"{text} ({count})", tuple(sorted(names)[:5]))
+    """A remark about images that are no examples, or about files that may be images by their names, if no others."""
+    images = sorted(filter(is_image, names))
+    kind, what, names = ("left-out", "image", images) if images else ("left-out-files", "file", sorted(names))
+    count = f"{len(names):,} {what}{'' if len(names) == 1 else 's'}"
+    return Remark(kind, len(names), f"{text} ({count})", tuple(names[:5]))
 
 
 def _no_class_folders(where: str, outside: Sequence[ListedFile]) -> UserError:

@@ -1,6 +1,6 @@
 """Class folders and tables together: which of them says the classes, and whether they go together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vtabflow.contracts.results import Remark
@@ -9,7 +9,15 @@ from vtabflow.errors import UserError
 from vtabflow.prepare.folders.class_folders import NO_CLASS_FOLDER, Placed, Reading, left_out
 from vtabflow.prepare.folders.entry import Entry
 from vtabflow.prepare.folders.labels import Listed, Tables, with_folder_splits
-from vtabflow.prepare.folders.names import TRAINVAL, is_image, listed, plain_split_of, says_no_class, splits_among
+from vtabflow.prepare.folders.names import (
+    TRAINVAL,
+    is_image,
+    listed,
+    may_be_image,
+    plain_split_of,
+    says_no_class,
+    splits_among,
+)
 
 
 @dataclass(frozen=True)
@@ -114,14 +122,15 @@ def _filled(tables: Tables, listing: Listed, reading: Reading, where: str) -> Fo
     split_of = _splits_of_unlabelled(reading)
     entries = [replace(entry, split=split_of[name]) for name, entry in listing.entries.items()]
     covered = {entry.split for entry in entries}
-    known, labels = {entry.label for entry in reading.entries}, {entry.label for entry in entries}
-    if labels.isdisjoint(known):
+    classes, labels = {entry.label for entry in reading.entries}, {entry.label for entry in entries}
+    if labels.isdisjoint(classes):
         raise UserError(
             f"{where}: {listed(tables.names)} and the class folders have no class in common ({listed(sorted(labels))}; "
-            f"{listed(sorted(known))}): use the same names"
+            f"{listed(sorted(classes))}): use the same names"
         )
     reason = f"is not listed in {listed(tables.names)}"
-    missing = {name: reason for name, split in split_of.items() if split in covered and name not in listing.entries}
+    known = {*listing.entries, *listing.left_out}
+    missing = {name: reason for name, split in split_of.items() if split in covered and name not in known}
     rest = {top: files for top, files in reading.unlabelled.items() if reading.splits[top] not in covered}
     others = from_folders(replace(reading, unlabelled=rest))
     return Found(
@@ -167,7 +176,9 @@ def _with_splits_of_tables(tables: Tables, listing: Listed, reading: Reading, wh
         return _with_missing(replace(from_folders(reading), sources=tuple(tables.names)), listing)
     entries = [replace(each, split=split_of[each.name]) for each in reading.entries if each.name in split_of]
     reason = f"is not listed in {listed(tables.names)}"
-    missing = {entry.name: reason for entry in reading.entries if entry.name not in split_of}
+    known = {*split_of, *listing.left_out}
+    names = [entry.name for entry in reading.entries if may_be_image(entry.name)]
+    missing = {name: reason for name in names if name not in known}
     _check_splits(entries, tables, where)
     return Found(
         f"class folders with the splits of {listed(tables.names)}",
@@ -196,7 +207,7 @@ def _from_tables(tables: Tables, listing: Listed, files: Sequence[Placed], setti
             "the column of classes label"
         )
     _check_splits(list(entries.values()), tables, where)
-    strays, remarks = _not_listed(entries, files, tables)
+    strays, remarks = _not_listed({*entries, *listing.left_out}, files, tables)
     strays = {name: why for name, why in (strays | listing.strays).items() if name not in entries}
     kind = listed(tables.names)
     return Found(kind, tuple(entries.values()), strays, (*listing.remarks, *remarks), tuple(tables.names))
@@ -214,16 +225,14 @@ def _check_splits(entries: Sequence[Entry], tables: Tables, where: str) -> None:
         raise UserError(f"{where}: some images of {names} have a split and others none ({first} first): fill it in")
 
 
-def _not_listed(
-    entries: Mapping[str, Entry], files: Sequence[Placed], tables: Tables
-) -> tuple[dict[str, str], list[Remark]]:
+def _not_listed(known: Container[str], files: Sequence[Placed], tables: Tables) -> tuple[dict[str, str], list[Remark]]:
     """Images that no table lists: strays, or whole folders that no table has an image of, as remarks."""
-    used = {each.parts[:depth] for each in files if each.file.name in entries for depth in range(len(each.parts))}
+    used = {each.parts[:depth] for each in files if each.file.name in known for depth in range(len(each.parts))}
     strays: dict[str, str] = {}
     folders: dict[tuple[str, ...], list[str]] = {}
     for each in files:
         name = each.file.name
-        if name in entries or not is_image(name):
+        if name in known or not is_image(name):
             continue
         depths = (depth for depth in range(len(each.parts)) if each.parts[:depth] not in used)
         depth = next(depths, None)

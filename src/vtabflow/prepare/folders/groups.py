@@ -22,7 +22,7 @@ def groups_of_table(tree: Tree, file: ListedFile, paths: Paths, where: str) -> d
         UserError: the table lists no images or no groups, or one image in two groups.
     """
     try:
-        table = read_table(tree, file, paths)
+        table = read_table(tree, file, paths, where)
     except NoTable as reason:
         raise UserError(f"{where}: {file.name}, which groups names, {reason}") from reason
     groups: dict[str, str] = {}

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from vtabflow.contracts.results import Remark
 from vtabflow.contracts.specs import FolderLayout
 from vtabflow.errors import UserError, nearest
-from vtabflow.prepare.folders.class_folders import Placed
+from vtabflow.prepare.folders.class_folders import Placed, left_out
 from vtabflow.prepare.folders.entry import Entry, ListedFile
 from vtabflow.prepare.folders.names import SPLITS, TRAINVAL, listed, plain_split_of, says_no_class
 from vtabflow.prepare.folders.paths import AmbiguousPath, Paths
-from vtabflow.prepare.folders.tables import SUFFIXES, NoTable, Row, Table, parse
+from vtabflow.prepare.folders.tables import SUFFIXES, NoTable, Row, Table, UnclearTable, parse
 from vtabflow.prepare.folders.tree import Tree
 
 MOST_IN_FOLDER = 20  # tables; more are notes beside each image
@@ -55,11 +55,13 @@ class Listed:
     Attributes:
         entries: by the name of the file; label "" where the tables have no labels.
         strays: as in Layout.
+        left_out: images whose rows are of another split, of which a remark tells.
         remarks: on rows that are left out.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
     strays: dict[str, str] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
     remarks: list[Remark] = field(default_factory=list)
 
 
@@ -74,12 +76,13 @@ def find_tables(tree: Tree, files: Sequence[Placed], paths: Paths, settings: Fol
     """
     if settings.labels:
         return _named_tables(tree, files, paths, settings, where)
-    found, every = Tables(), []
+    found, every, unclear = Tables(), list[tuple[Table, str | None]](), list[str]()
     for placed in _candidates(files):
         try:
-            table = read_table(tree, placed.file, paths)
+            table = read_table(tree, placed.file, paths, where)
         except NoTable as reason:
             found.notes[placed.file.name] = str(reason)
+            unclear += [placed.file.name] if isinstance(reason, UnclearTable) else []
             continue
         # A list of groups without headers looks like one of labels.
         if placed.file.name != settings.groups or (table.columns and table.has_labels):
@@ -103,7 +106,7 @@ def find_tables(tree: Tree, files: Sequence[Placed], paths: Paths, settings: Fol
             found.tables = _one_of_each(choices[0], found, where, with_labels)
             break
     used = {*found.names, *(name for remark in found.remarks for name in remark.examples)}
-    unused = [table.name for table, _ in every if table.name not in used]
+    unused = [*unclear, *(table.name for table, _ in every if table.name not in used)]
     if unused:
         found.remarks.append(unused_list(unused, "lists images but is not used", "list images but are not used"))
     return found
@@ -119,7 +122,7 @@ def _named_tables(tree: Tree, files: Sequence[Placed], paths: Paths, settings: F
     for name in settings.labels:
         placed = named_file(files, name, "labels", where)
         try:
-            table = read_table(tree, placed.file, paths)
+            table = read_table(tree, placed.file, paths, where)
         except NoTable as reason:
             raise UserError(f"{where}: {name}, which labels names, {reason}") from reason
         found.tables.append((table, None if table.has_splits else _split_of_table(placed)))
@@ -150,19 +153,22 @@ def _candidates(files: Sequence[Placed]) -> list[Placed]:
     return sorted(near, key=lambda each: (len(each.parts), each.parts))[:MOST]
 
 
-def read_table(tree: Tree, file: ListedFile, paths: Paths) -> Table:
+def read_table(tree: Tree, file: ListedFile, paths: Paths, where: str) -> Table:
     """The table in a file.
 
     Raises:
         NoTable: it cannot be read or lists no images.
-        UserError: see `tables.parse`.
+        UserError: several columns can be the classes.
     """
     try:
         with tree.open(file) as stream:
             data = stream.read()
     except Exception as error:  # of zipfile and its decompressors too
         raise NoTable(f"cannot be read ({error or type(error).__name__})") from error
-    return parse(file.name, data, lambda path: paths.is_image(path, file.parts[:-1]))
+    try:
+        return parse(file.name, data, lambda path: paths.is_image(path, file.parts[:-1]))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _split_of_table(placed: Placed) -> str | None:
@@ -208,7 +214,7 @@ def entries_of(tables: Tables, paths: Paths, settings: FolderLayout, where: str)
         UserError: a path that can mean two files, a file with two classes or splits, an unknown split, no file at all.
     """
     found = Listed()
-    unused: Counter[str] = Counter()
+    unused: dict[str, set[str]] = {}
     for table, split in tables.tables:
         files = [file_of(paths, row, table, where) for row in table.rows]
         if table.rows and not any(files):
@@ -219,12 +225,12 @@ def entries_of(tables: Tables, paths: Paths, settings: FolderLayout, where: str)
         for row, file in zip(table.rows, files, strict=True):
             row_split = split or "" if not row.split else _split_of_value(row.split, table, settings, where)
             if row_split is None:
-                unused[row.split or ""] += 1
+                unused.setdefault(row.split or "", set()).update([file.name] if file else [])
             else:
                 _add(found, row, row_split, table, file, where)
-    for value, count in unused.items():
-        text = f"the {count:,} rows of split {value} are left out"
-        found.remarks.append(Remark("left-out", count, text, (value,)))
+    for value, names in sorted(unused.items()):
+        found.remarks.append(left_out(f"what has the split {value} is left out", sorted(names)))
+        found.left_out |= names
     return found
 
 

@@ -47,6 +47,10 @@ class NoTable(Exception):
     """A file that lists no images; the text says why, to be read after its name."""
 
 
+class UnclearTable(NoTable):
+    """A file that lists images, and it cannot be told what else."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of a table. A value that the table does not have is None, one that is left empty is ""."""
@@ -85,8 +89,8 @@ def parse(name: str, data: bytes, is_image: IsImage) -> Table:
         is_image: whether a text names an image of the folder.
 
     Raises:
-        NoTable: it lists no images.
-        UserError: it does, but it cannot be told which column has the classes.
+        NoTable: it lists no images, or it cannot be told what else.
+        UserError: several columns can be the classes.
     """
     try:
         text = unicodedata.normalize("NFC", data.decode("utf-8-sig"))
@@ -220,8 +224,8 @@ def _without_header(name: str, rows: Sequence[Sequence[str]], is_image: IsImage)
     if len(labels) == 5 and all(_are_numbers(_values(few, index)) for index in labels[1:]):
         labels = labels[:1]
     if len(labels) > 1:
-        raise UserError(
-            f"{name} has {width} columns without headers: write headers in its first line, such as "
+        raise UnclearTable(
+            f"has {width} columns without headers: write headers in its first line, such as "
             f"{','.join(['file', 'label', 'split', *(f'column{i}' for i in range(4, width + 1))][:width])}"
         )
     return Table(name, tuple(_rows(rows, file, labels[0] if labels else None, split, None)))
