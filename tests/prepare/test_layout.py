@@ -288,23 +288,6 @@ def test_files_beside_the_outer_folder_are_not_forgotten(tmp_path):
     assert set(examples(found)) == set(images("a", "b")) and not found.strays
 
 
-def test_small_classes_are_left_out_by_name(tmp_path):
-    files = images("a", "b", n=4) | images("c", n=2) | images("d", n=1)
-    found = layout_of(tmp_path, files, min_per_class=3)
-    assert found.classes == ("a", "b") and len(found.entries) == 8 and not found.strays
-    (remark,) = found.remarks
-    assert remark.kind == "small-class" and remark.count == 2 and remark.examples == ("c (2)", "d (1)")
-    assert remark.text == "2 classes (c and d) are left out, with fewer than 3 images in train"
-    assert layout_of(tmp_path, {}, min_per_class=2).classes == ("a", "b", "c")
-    split = (
-        images("train/a", "train/b", n=3) | images("test/a", "test/b") | images("train/c", n=1) | images("test/c", n=9)
-    )
-    found = layout_of(tmp_path / "two", split, min_per_class=3)
-    assert found.classes == ("a", "b") and found.remarks[0].examples == ("c (1)",)
-    with pytest.raises(UserError, match="no class has 99 images in train"):
-        layout_of(tmp_path / "two", {}, min_per_class=99)
-
-
 def test_groups_by_a_pattern(tmp_path):
     files = {f"{label}/{track}_{frame}.png": b"x" for label in "ab" for track in ("t1", "t2") for frame in range(3)}
     found = layout_of(tmp_path, files | {"a/single.png": b"y"}, group_pattern=r"(.*)_\d+\.png")

@@ -1,7 +1,6 @@
-"""What settings do to examples: groups that stay in one split, and classes that are too small."""
+"""Groups of examples that stay in one split, from a table or from names; and classes with nearly the same name."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +8,6 @@ from vtabflow.contracts.results import Remark
 from vtabflow.errors import UserError
 from vtabflow.prepare.folders.entry import Entry, ListedFile
 from vtabflow.prepare.folders.labels import file_of, read_table
-from vtabflow.prepare.folders.names import listed
 from vtabflow.prepare.folders.paths import Paths
 from vtabflow.prepare.folders.tables import NoTable
 from vtabflow.prepare.folders.tree import Tree
@@ -75,26 +73,6 @@ def with_groups(
         return grouped, []
     text = f"{len(alone):,} of {len(grouped):,} images {reason}, so each of them may go into any split"
     return grouped, [Remark("no-group", len(alone), text, tuple(alone[:5]))]
-
-
-def without_small_classes(entries: Sequence[Entry], least: int, where: str) -> tuple[tuple[Entry, ...], list[Remark]]:
-    """Entries without the classes that have fewer than `least` images in train, and a remark that names these.
-
-    Where splits are still to be drawn, all images of a class count.
-
-    Raises:
-        UserError: no class is large enough.
-    """
-    counts = Counter(entry.label for entry in entries if entry.split in ("", "train"))
-    small = sorted({entry.label for entry in entries if counts[entry.label] < least})
-    kept = tuple(entry for entry in entries if counts[entry.label] >= least)
-    if not kept:
-        raise UserError(f"{where}: no class has {least} images in train: set a smaller min_per_class")
-    if not small:
-        return kept, []
-    what = f"the class {small[0]} is" if len(small) == 1 else f"{len(small)} classes ({listed(small)}) are"
-    names = tuple(f"{label} ({counts[label]})" for label in small)
-    return kept, [Remark("small-class", len(small), f"{what} left out, with fewer than {least} images in train", names)]
 
 
 def similar_classes(classes: Sequence[str]) -> list[Remark]:

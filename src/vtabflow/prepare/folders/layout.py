@@ -18,7 +18,6 @@ from vtabflow.prepare.folders.groups import (
     groups_of_table,
     similar_classes,
     with_groups,
-    without_small_classes,
 )
 from vtabflow.prepare.folders.labels import entries_of, find_tables, named_file
 from vtabflow.prepare.folders.masks import without_masks
@@ -65,9 +64,6 @@ def understand(tree: Tree, settings: FolderLayout, where: str) -> Layout:
         found = from_folders(reading)
     remarks += [*tables.remarks, *found.remarks]
     entries, sources = found.entries, set(found.sources)
-    if settings.min_per_class:
-        entries, more = without_small_classes(entries, settings.min_per_class, where)
-        remarks += more
     if groups and settings.group_pattern:
         raise UserError(f"{where}: groups and group_pattern are both set: leave one of them out")
     if groups:
