@@ -109,6 +109,26 @@ def test_headers_and_reasons_are_remembered(tmp_path, read):
         }
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_what_could_not_be_read_is_read_again(tmp_path, monkeypatch, kind):
+    files, cache, plain = classes_of({"a": 3, "b": 3}), tmp_path / "scratch", Tree.open
+    if kind == "folder":
+        path = aged(write_files(tmp_path / "in", files))
+    else:
+        os.utime(path := zipped(tmp_path / "x.zip", files), (1e9, 1e9))
+
+    def failing(self, file):
+        if file.name == "b/1.png":
+            raise OSError(5, "Input/output error")
+        return plain(self, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tree, "open", failing)
+        assert scan(path, cache=cache).skipped == {"b/1.png": "cannot be read (Input/output error)"}
+    again = scan(path, cache=cache)
+    assert not again.skipped and again.identity == identity(path)
+
+
 @pytest.mark.parametrize("spoil", ["{ spoilt", "[]\n[]\n", '{"path": "x"}\n{"contents": {"a/0.png": [1]}}\n', ""])
 def test_a_cache_that_cannot_be_read_or_is_old_is_made_anew(tmp_path, read, spoil, monkeypatch):
     path, cache = aged(write_files(tmp_path / "in", classes_of({"a": 3, "b": 3}))), tmp_path / "scratch"

@@ -32,6 +32,7 @@ class Content:
         digest: SHA-256 of its bytes, 32 hex digits; "" where they cannot be read.
         height, width, grey: of the upright image.
         reason: why it gives no image, or None.
+        passing: whether it may be readable the next time.
     """
 
     digest: str
@@ -39,6 +40,7 @@ class Content:
     width: int = 0
     grey: bool = False
     reason: str | None = None
+    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _content(tree: Tree, file: ListedFile, decoding: FolderDecoding) -> Content:
     except MemoryError:
         raise
     except OSError as error:
-        return Content("", reason=f"cannot be read ({error.strerror or error})")
+        return Content("", reason=f"cannot be read ({error.strerror or error})", passing=True)
     except Exception as error:  # of zipfile and its decompressors: damaged, an unknown method
         return Content("", reason=f"cannot be read ({error or type(error).__name__})")
 

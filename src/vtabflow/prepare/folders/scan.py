@@ -7,6 +7,7 @@ size and times of the archive. Planning imports this module, so it imports nothi
 
 import json
 import os
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,22 +70,25 @@ def scan(
     """
     path = Path(path)
     place = None if cache is None else cache_file(cache, path, decoding)
+    archive = _state_of_archive(path)
     head = {
         "format": [FORMAT, pillow, decoding.max_pixels],
         "path": str(path.absolute()),
-        "archive": _state_of(os.stat(path)) if path.is_file() else None,
-        "layout": [to_json(settings), code],
+        "archive": archive,
+        "layout": [to_json(settings), code] if archive else None,
     }
     before, body = _read_cache(place)
     rows: Rows = body["contents"] if {**before, "layout": 0} == {**head, "layout": 0} else {}
-    if head["archive"] and before == head:
+    if archive and before == head:
         layout = _layout_from(body["layout"])
         return _result(layout, [_content(rows[entry.name]) for entry in layout.entries])
     with open_tree(path, cache) as tree:
         layout = understand(tree, settings, str(path))
         contents, now = _contents(tree, layout, decoding, rows)
-    if place is not None and (now != rows or head != before) and not _is_young(head["archive"]):
-        body = {"contents": now, "layout": _layout_to(layout) if head["archive"] else None}
+    # An archive of which something could not be read this time is looked at again.
+    is_known = archive is None or not (_is_young(archive) or any(found.passing for found in contents))
+    if place is not None and (now != rows or head != before) and is_known:
+        body = {"contents": now, "layout": _layout_to(layout) if archive else None}
         _prune(place.parent)
         with writing(place) as stream:
             for value in (head, body):
@@ -148,10 +152,11 @@ def _contents(tree: Tree, layout: Layout, decoding: FolderDecoding, known: Rows)
     keys = [_key(entry.file, root) for entry in layout.entries]
     unknown = [(key, entry.file) for key, entry in zip(keys, layout.entries, strict=True) if key not in rows]
     read = read_contents(tree, [file for _, file in unknown], decoding)
-    new = {key: _row(file, content) for (key, file), content in zip(unknown, read, strict=True)}
-    now = rows | {key: new[key] for key, file in unknown if not _is_young([0, file.mtime_ns])}
-    rows = rows | new
-    return [_content(rows[key]) for key in keys], now
+    new = {key: content for (key, _), content in zip(unknown, read, strict=True)}
+    lasting = {
+        key: _row(file, new[key]) for key, file in unknown if not (new[key].passing or _is_young([0, file.mtime_ns]))
+    }
+    return [new[key] if key in new else _content(rows[key]) for key in keys], rows | lasting
 
 
 def _key(file: ListedFile, root: str) -> str:
@@ -194,8 +199,13 @@ def _layout_from(data: dict[str, Any]) -> Layout:
     )
 
 
-def _state_of(state: os.stat_result) -> list[int]:
-    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+def _state_of_archive(path: Path) -> list[int] | None:
+    """Size and times of an archive; None of a folder, and where nothing can be found out."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns] if stat.S_ISREG(state.st_mode) else None
 
 
 def _is_young(state: Any) -> bool:
