@@ -63,6 +63,16 @@ def test_degrees_of_freedom_are_satterthwaites():
     assert df == pytest.approx(25 / 8.5, rel=1e-4)
 
 
+def test_what_a_seed_has_in_common_for_all_tasks_does_not_average_out():
+    """From-Scratch starts from one set of weights for all tasks of a seed: four tasks have the variance of one."""
+    common, apart = [[0.50, 0.51, 0.52]] * 4, [[0.5, 0.51, 0.52], [0.52, 0.5, 0.51], [0.51, 0.52, 0.5], [0.5, 0.5, 0.5]]
+    noise, tasks = Noise(cells([common, apart])), ["t0", "t1", "t2", "t3"]
+    assert noise.error({("m0", task): 0.25 for task in tasks})[0] == pytest.approx(0.01 * math.sqrt(1 / 3), rel=1e-4)
+    # Of the other method the four cells alone: variances 1, 1, 1 and 0, and the means of its seeds are equal.
+    pooled = (1 + 1 + 1 + 0.5) / 3 / 16
+    assert noise.error({("m1", task): 0.25 for task in tasks})[0] == pytest.approx(0.01 * math.sqrt(pooled), rel=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(18, 19), (18, 6), (6, 19)])
 def test_noise_of_a_table_whatever_its_interaction(shape):
     """Main effects of any size, and interaction ten times the noise in a component, change nothing."""

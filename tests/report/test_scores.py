@@ -62,7 +62,8 @@ def test_means_and_intervals_by_hand():
         mine = [cells[row.method, t] for t in tasks]
         mean = statistics.mean(itertools.chain(*mine))
         pooled = [statistics.mean(statistics.variance(cells[m.id, t]) / 3 for m in METHODS) for t in tasks]
-        training = max(sum(pooled), sum(statistics.variance(values) / 3 for values in mine))
+        own = sum(statistics.variance(values) / 3 for values in mine)
+        training = max(sum(pooled), own, statistics.variance(map(sum, zip(*mine, strict=True))) / 3)
         variance = training + sum(map(noise_of_test, mine))
         df = sum(pooled) ** 2 / sum(part**2 / 8 for part in pooled) * (variance / training) ** 2
         half = student.ppf(0.975, df) * math.sqrt(variance) / len(tasks)
@@ -137,8 +138,10 @@ def test_gain_is_over_common_tasks():
     first, second = ([[value[m, t.id, s] for s in (0, 1, 2)] for t in TASKS[1:3]] for m in ("rotation", "from-scratch"))
     gain = results(spec).gain("rotation", "from-scratch", "1k")
     parts = [(statistics.variance(a) + statistics.variance(b)) / 3 for a, b in zip(first, second, strict=True)]
-    variance = sum(parts) + sum(map(noise_of_test, first + second))
-    df = sum(parts) ** 2 / sum(part**2 / 4 for part in parts) * (variance / sum(parts)) ** 2
+    between = sum(statistics.variance(map(sum, zip(*cells, strict=True))) / 3 for cells in (first, second))
+    training = max(sum(parts), between)
+    variance = training + sum(map(noise_of_test, first + second))
+    df = sum(parts) ** 2 / sum(part**2 / 4 for part in parts) * (variance / training) ** 2
     expected = statistics.mean(itertools.chain(*first)) - statistics.mean(itertools.chain(*second))
     half = student.ppf(0.975, df) * math.sqrt(variance) / 2
     assert (gain.n_tasks, gain.basis) == (2, "seeds")

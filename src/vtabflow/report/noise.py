@@ -7,12 +7,13 @@ partly the same errors, so intervals of differences are too wide rather than too
 
 Where the noise of training, t, comes from:
 
-- "seeds": several seeds. The variance between the seeds of a cell, pooled over the methods of a task; that of the
-  compared cells alone where this is larger. Satterthwaite's degrees of freedom.
+- "seeds": several seeds. The variance between the seeds of a cell, pooled over the methods of a task. Where they are
+  larger, that of the compared cells alone, or that of the compared means between seeds: what a seed has in common for
+  all tasks, such as the random start of From-Scratch, is in the latter. Satterthwaite's degrees of freedom.
 - "table": one seed, and at least SMALLEST methods and tasks. Accuracies less the means of their method and task are
   noise plus interaction (a method is better on some tasks than on others). Interaction is large in real studies, and
   concentrated in few components, which the median singular value ignores: Gavish and Donoho 2014, IEEE Transactions on
-  Information Theory 60(8), section III.E. What interaction is left makes it too large rather than too small.
+  Information Theory 60(8). What interaction is left makes it too large rather than too small.
 - "default": one seed and a smaller table, or an estimate below DEFAULT. Then DEFAULT is assumed.
 
 No part of it: other tasks, repeated pre-training, and, with one seed, a training that fails now and then.
@@ -32,7 +33,7 @@ Basis = Literal["seeds", "table", "default"]
 Pair = tuple[str, str]  # method, task
 
 CONFIDENCE = 0.95
-DEFAULT = 0.02  # s.d. of a cell over trainings: three of four measured cells have less (docs/protocol.md#statistics)
+DEFAULT = 0.02  # s.d. of a cell over trainings, root mean square of measured ones (docs/protocol.md#statistics)
 SMALLEST = 6  # methods and tasks: of the five components of such a table, two may be interaction
 EFFICIENCY = (
     0.25  # the median singular value scatters like a variance of a quarter of the residuals' degrees of freedom
@@ -116,26 +117,43 @@ class Noise:
             weights: by cell.
             test: whether to include the noise of the test sets.
         """
-        pooled, own, from_test = 0.0, 0.0, 0.0
-        by_task: dict[str, float] = {}
+        from_test = math.fsum(weight**2 * self.cells[pair].test_variance for pair, weight in weights.items())
+        training, df = self._training_error(weights) if self._seeds else self._estimated(weights)
+        total = training + (from_test if test else 0.0)
+        if not math.isfinite(total):
+            return math.inf, math.inf
+        return math.sqrt(total), df * (total / training) ** 2 if training else math.inf
+
+    def _estimated(self, weights: Mapping[Pair, float]) -> tuple[float, float]:
+        """Variance from training with one seed, and its degrees of freedom."""
+        return self.training * math.fsum(weight**2 for weight in weights.values()), self.df
+
+    def _training_error(self, weights: Mapping[Pair, float]) -> tuple[float, float]:
+        """Variance from training with several seeds, and its degrees of freedom."""
+        own, by_task, methods = 0.0, dict[str, float](), dict[str, dict[str, float]]()
         for (method, task), weight in weights.items():
             cell = self.cells[method, task]
             variance = self._seeds.get(task, (self.training, 0))[0]
             share = weight**2 / len(cell.accuracies)
             by_task[task] = by_task.get(task, 0.0) + share * variance
-            pooled += share * variance
-            known = cell.variance if self.basis == "seeds" else None
-            own += share * (variance if known is None else known)
-            from_test += weight**2 * cell.test_variance if test else 0.0
-        training = max(pooled, own)
-        df = self.df
-        if self.basis == "seeds" and pooled:
-            parts = math.fsum(part**2 / self._seeds.get(task, (0, self.df))[1] for task, part in by_task.items())
-            df = pooled**2 / parts
-        total = training + from_test
-        if not math.isfinite(total):
-            return math.inf, math.inf
-        return math.sqrt(total), df * (total / training) ** 2 if training else math.inf
+            own += share * (variance if cell.variance is None else cell.variance)
+            methods.setdefault(method, {})[task] = weight
+        pooled = math.fsum(by_task.values())
+        parts = math.fsum(part**2 / self._seeds.get(task, (0, self.df))[1] for task, part in by_task.items())
+        between = math.fsum(self._between_seeds(method, mine) for method, mine in methods.items())
+        return max(pooled, own, between), pooled**2 / parts if parts else self.df
+
+    def _between_seeds(self, method: str, weights: Mapping[str, float]) -> float:
+        """Variance of a method's weighted sum over tasks, from that sum for each seed; 0 where cells lack seeds."""
+        cells = [self.cells[method, task].accuracies for task in weights]
+        seeds = cells[0].keys()
+        if len(seeds) < 2 or any(cell.keys() != seeds for cell in cells):
+            return 0.0
+        sums = {
+            seed: math.fsum(weight * cell[seed] for weight, cell in zip(weights.values(), cells, strict=True))
+            for seed in seeds
+        }
+        return (Cell(sums, 0).variance or 0.0) / len(seeds)
 
     def interval(self, weights: Mapping[Pair, float], comparisons: int = 1) -> Interval:
         """A weighted sum of cells' means with its 95 % interval.
