@@ -1,6 +1,8 @@
 """What bad input gets: one sentence, exit code 2, no traceback, nothing half-written."""
 
+import contextlib
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vtabflow.planning import overview
 from vtabflow.runtime.files import read_json
 
 
@@ -160,6 +163,7 @@ def test_gc_removes_what_no_study_needs_and_nothing_else(finished):
     fcntl.flock(lock, fcntl.LOCK_EX)
     done = vtabflow(finished, "gc", "params.yaml")
     assert torn.exists() and str(torn.relative_to(finished.folder)) in done.stdout
+    assert str(busy.relative_to(finished.folder)) not in done.stdout
     assert done.returncode == 0 and "nothing was removed" in done.stdout and finished.results() == before
     assert {line for line in done.stdout.splitlines() if line.startswith("results/scores/")} == before["scores"]
     assert vtabflow(finished, "gc", "--yes", "params.yaml").returncode == 0
@@ -171,6 +175,27 @@ def test_gc_removes_what_no_study_needs_and_nothing_else(finished):
     shutil.rmtree(finished.folder / "studies")
     finished.params(prepare__folders={"birds": {"path": "absent"}}, tasks=["birds"])
     assert "so nothing is removed" in sentence(vtabflow(finished, "gc", "--yes"))
+
+
+def test_gc_leaves_a_store_whose_making_began_meanwhile(micro, monkeypatch):
+    """A maker locks its hidden folder just after making it: free when gc lists, locked when it removes."""
+    new, torn = (micro.folder / "data/stores/svhn-standin" / f".0123456789abcdef.host.{name}" for name in "ab")
+    new.mkdir(parents=True)
+    torn.mkdir()
+    locks = []
+
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            if "results" in text and not locks:
+                locks.append(os.open(new, os.O_RDONLY))
+                fcntl.flock(locks[0], fcntl.LOCK_EX)
+            return super().write(text)
+
+    monkeypatch.chdir(micro.folder)
+    with contextlib.redirect_stdout(Terminal()) as shown:
+        overview.collect_garbage(["params.yaml"], really=True)
+    os.close(locks[0])
+    assert str(new.relative_to(micro.folder)) in shown.getvalue() and new.exists() and not torn.exists()
 
 
 def test_bench_runs(micro):

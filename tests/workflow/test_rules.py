@@ -31,6 +31,17 @@ def test_a_job_asks_for_the_stores_and_encoders_of_its_missing_cells_alone(finis
     assert {path.split("/")[2] for path in finished.results()["encoders"]} == {"from-scratch"}
 
 
+def test_an_encoder_that_exists_asks_for_no_upstream(finished):
+    """A lost receipt of an encoder is written again, without the upstream's store, which only training needs."""
+    shutil.rmtree(finished.folder / "results/scores/sup-100")
+    shutil.rmtree(finished.folder / "data/stores/upstream-standin")
+    for receipt in finished.folder.glob("results/encoders/sup-100/*.json"):
+        receipt.unlink()
+    assert finished.snakemake() == {"pretrain": 1, "finetune": 2, "report": 1, "publish": 1}
+    assert not (finished.folder / "data/stores/upstream-standin").exists()
+    assert len(finished.results()["scores"]) == 4
+
+
 def test_a_clone_that_pulled_the_manifests_has_its_stores_prepared(finished):
     """`snakemake prepared` looks at manifests: the stores themselves are made when a job needs them."""
     shutil.rmtree(finished.folder / "data/stores")

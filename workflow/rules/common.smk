@@ -43,7 +43,9 @@ def prepare_threads(wildcards):
     return cores if isinstance(cores, int) else 16
 
 
+# The inputs of a job are what its missing results need: none of what exists, so that file times decide nothing.
 def store_of_encoder(wildcards):
+    """The upstream's store, if the encoder is still to be trained on it."""
     spec = spec_of("pretrain", wildcards.key)
     return (
         [] if state.is_complete(spec) or not spec.upstream else [spec.upstream.receipt]

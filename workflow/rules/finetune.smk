@@ -1,6 +1,6 @@
 rule finetune:
     input:
-        needs=ancient(inputs_of_job),
+        needs=inputs_of_job,
     output:
         "results/jobs/{key}.json",
     log:

@@ -1,6 +1,6 @@
 rule pretrain:
     input:
-        store=ancient(store_of_encoder),
+        store=store_of_encoder,
     output:
         "results/encoders/{method}/{key}.json",
     log:

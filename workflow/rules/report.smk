@@ -1,6 +1,6 @@
 rule report:
     input:
-        jobs=ancient(jobs_of_page),
+        jobs=jobs_of_page,
     output:
         "results/reports/{study}/{key}.json",
     log:

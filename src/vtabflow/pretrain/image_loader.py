@@ -197,7 +197,7 @@ def decode(data: bytes) -> np.ndarray:
         try:
             return decode_jpeg(_bytes(data), mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
         except RuntimeError:
-            pass  # Pillow forgives more, and it was Pillow that let the file in
+            pass  # Pillow reads some files that torchvision refuses, and the store has what Pillow reads.
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.mode.startswith("I"):  # 16 bits: the upper eight, as TensorFlow
             high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
