@@ -246,7 +246,7 @@ def test_masks_beside_images_are_left_out_and_said(tmp_path):
         **{f"{label}/{label} ({i}).png": label for label in ("benign", "normal") for i in (1, 2)},
         "normal/lonely_mask.png": "normal",
     }
-    assert said(found) == {"left-out": ["masks beside the images are left out (5 images)"]}
+    assert said(found) == {"left-out": ["masks or notes beside the images are left out (5 images)"]}
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,15 @@ def test_folders_of_masks_are_left_out(tmp_path, pattern):
     found = layout_of(tmp_path, files)
     assert found.classes == ("cat", "dog") and len(found.entries) == 6
     assert not any("mask" in entry.name for entry in found.entries)
-    assert said(found) == {"left-out": ["masks beside the images are left out (6 images)"]}
+    assert said(found) == {"left-out": ["masks or notes beside the images are left out (6 images)"]}
+
+
+def test_annotations_without_a_suffix_are_no_images(tmp_path):
+    """The layout of Stanford Dogs."""
+    files = images("Images/n01", "Images/n02", suffix=".jpg") | images("Annotation/n01", "Annotation/n02", suffix="")
+    found = layout_of(tmp_path, files)
+    assert found.classes == ("n01", "n02") and len(found.entries) == 4
+    assert said(found) == {"left-out-files": ["masks or notes beside the images are left out (4 files)"]}
 
 
 def test_the_class_mask_with_the_same_numbers_stays(tmp_path):

@@ -166,6 +166,8 @@ def test_the_classes_are_those_that_made_the_folder(case):
         assert not sure, error
         return
     account(files, layout)
+    if len(layout.classes) == 1:  # train/deep and test/deep: refused later, as a task of one class
+        return
     found = {str(entry.file.place): (entry.split, entry.label) for entry in layout.entries}
     extra = {"other thing"} & {label for _, label in found.values()}  # a class, where all folders are
     assert {place: what for place, what in found.items() if what[1] not in extra} == truth

@@ -124,7 +124,10 @@ def test_named_tables(tmp_path):
     lists = ("train800val200.txt", "test.txt")
     found = layout_of(tmp_path, files, labels=lists)
     assert found.sources == tuple(sorted(lists)) and found.splits == ["test", "train"] and len(found.entries) == 9
-    with pytest.raises(UserError, match=r"other.csv, test.txt.* all list images and classes.*`labels: other.csv`"):
+    with pytest.raises(
+        UserError,
+        match=r"other.csv, test.txt.* list images and classes.*`labels: \[test.txt, train800.txt, .*\]`",
+    ):
         layout_of(tmp_path, {})
     with pytest.raises(UserError, match=r"no file test.text, which labels names \(did you mean test.txt\?\)"):
         layout_of(tmp_path, {}, labels=("test.text",))
@@ -228,7 +231,10 @@ def test_a_table_of_images_in_folders_of_splits(tmp_path):
         ("file,label\n" + "".join(f"{i}.jpg,text {i}\n" for i in range(6)), "gives every image a class of its own"),
         ("file,category,species\n0.jpg,a,x\n1.jpg,b,x\n", "any of the columns category and species can be the class"),
         ("0.jpg,cat,3,x\n1.jpg,dog,4,y\n", "labels.csv has 4 columns without headers: write headers"),
-        ("file,text\n0.jpg,a cat\n1.jpg,a dog\n", "no images in class folders"),
+        (
+            "file,text\n0.jpg,a cat\n1.jpg,a dog\n",
+            r"labels.csv has no column of classes: call one label \(it has file and",
+        ),
         (
             "picture,label\n0.jpg,cat\n1.jpg,dog\n",
             r"labels.csv has no column for the files: call one .*picture and label",
@@ -349,3 +355,41 @@ def test_notes_beside_images_are_no_tables(tmp_path):
     notes = {f"cat/{i}.txt": "0 0.5 0.5 0.1 0.1" for i in range(30)}
     found = layout_of(tmp_path, {**CLASSES, **notes})
     assert not found.sources and len(found.entries) == 6 + 30
+
+
+def test_an_index_of_the_images_is_no_table_of_classes(tmp_path):
+    """CUB-200-2011 numbers its images in images.txt; the lists of Oxford-IIIT Pet have three numbers."""
+    index = "".join(f"{number} {name}\n" for number, name in enumerate(CLASSES, 1))
+    found = layout_of(tmp_path, {**CLASSES, "images.txt": index, "README.txt": "hello\nworld\n"})
+    assert found.classes == ("cat", "dog")
+    assert said(found) == {"unused-list": ["images.txt lists images but is not used"]}
+    with pytest.raises(UserError, match=r"label; images.txt gives every image a class of its own \(0, 1, 2 and 3 more"):
+        layout_of(tmp_path / "two", FLAT | {"images.txt": rows("images/{0}.jpg {0}", ""), "README.txt": "hello\n"})
+    with pytest.raises(UserError, match="labels.csv gives every image a class of its own"):
+        layout_of(tmp_path / "two", {"labels.csv": rows("{0}.jpg,{0}")}, labels=("labels.csv",))
+    pets = FLAT | {"annotations/trainval.txt": rows("{0} 1 1 2", ""), "annotations/test.txt": rows("{0} 2 1 2", "")}
+    with pytest.raises(UserError, match="annotations/test.txt has 4 columns without headers"):
+        layout_of(tmp_path / "three", pets)
+    spaced = FLAT | {"labels.txt": rows("{0}.jpg {1} of mine", "")}
+    assert layout_of(tmp_path / "four", spaced).classes == ("cat of mine", "dog of mine")
+
+
+def test_traffic_signs_with_a_table_for_each_folder(tmp_path):
+    """GTSRB as Kaggle has it: Train/<class>, Test flat with Test.csv, pictograms in Meta with Meta.csv."""
+    train = images("Train/0", "Train/1", n=3)
+    files: dict[str, bytes | str] = {**train, **images("Test", n=4), **images("Meta")}
+    head = "Width,Height,ClassId,Path\n"
+    files["Train.csv"] = head + "".join(f"29,30,{name.split('/')[1]},{name}\n" for name in train)
+    files["Test.csv"] = head + "".join(f"29,30,{i % 2},Test/{i}.png\n" for i in range(4))
+    files["Meta.csv"] = head + "".join(f"29,30,{i},Meta/{i}.png\n" for i in range(2))
+    with pytest.raises(
+        UserError, match=r"Meta.csv, Test.csv and Train.csv list images.*`labels: \[Test.csv, Train.csv\]`"
+    ):
+        layout_of(tmp_path, files)
+    found = layout_of(tmp_path, {}, labels=("Train.csv", "Test.csv"))
+    assert (
+        sorted(set(examples(found).values())) == ["test/0", "test/1", "train/0", "train/1"] and len(found.entries) == 10
+    )
+    assert said(found) == {
+        "left-out": ["the folder Meta is left out, since Train.csv and Test.csv list none of it (2 images)"]
+    }

@@ -21,6 +21,7 @@ from vtabflow.prepare.folders.tree import Tree
 
 MOST_IN_FOLDER = 20  # tables; more are notes beside each image
 MOST = 64  # files that are opened to look for tables
+Choice = tuple[Table, str | None]  # a table, and the split that all of it is
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Tables:
         remarks: on tables that are not used.
     """
 
-    tables: list[tuple[Table, str | None]] = field(default_factory=list)
+    tables: list[Choice] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
 
@@ -76,40 +77,58 @@ def find_tables(tree: Tree, files: Sequence[Placed], paths: Paths, settings: Fol
     """
     if settings.labels:
         return _named_tables(tree, files, paths, settings, where)
-    found, every, unclear = Tables(), list[tuple[Table, str | None]](), list[str]()
-    for placed in _candidates(files):
-        try:
-            table = read_table(tree, placed.file, paths, where)
-        except NoTable as reason:
-            found.notes[placed.file.name] = str(reason)
-            unclear += [placed.file.name] if isinstance(reason, UnclearTable) else []
-            continue
-        # A list of groups without headers looks like one of labels.
-        if placed.file.name != settings.groups or (table.columns and table.has_labels):
-            every.append((table, _split_of_table(placed)))
-    kinds = [[each for each in every if each[0].has_labels], [each for each in every if not each[0].has_labels]]
-    for with_labels, some in zip((True, False), kinds, strict=True):
-        whole: list[tuple[Table, str | None]] = [
-            (table, None) for table, split in some if table.has_splits or (split is None and with_labels)
-        ]
-        parts: list[tuple[Table, str | None]] = [
-            (table, split) for table, split in some if split is not None and not table.has_splits
-        ]
-        choices = [[each] for each in whole] + ([parts] if parts else [])
-        if len(choices) > 1 and with_labels:
-            names = sorted(table.name for choice in choices for table, _ in choice)
-            raise UserError(
-                f"{where}: {listed(names, 6)} all list images and classes: say which is meant in params.yaml with "
-                f"`labels: {names[0]}`"
-            )
-        if len(choices) == 1:
-            found.tables = _one_of_each(choices[0], found, where, with_labels)
-            break
+    found = Tables()
+    every, unused = _candidate_tables(tree, files, paths, settings, found.notes, where)
+    with_labels = [each for each in every if each[0].has_labels]
+    choices = _choices(with_labels or every)
+    if len(choices) > 1 and with_labels:
+        names = sorted(table.name for choice in choices for table, _ in choice)
+        longest = max(choices, key=lambda choice: sum(len(table.rows) for table, _ in choice))
+        example = ", ".join(table.name for table, _ in longest)
+        raise UserError(
+            f"{where}: {listed(names, 6)} list images and classes: say which is meant in params.yaml, such as "
+            f"`labels: [{example}]`"
+        )
+    if len(choices) == 1:
+        found.tables = _one_of_each(choices[0], found, where, bool(with_labels))
     used = {*found.names, *(name for remark in found.remarks for name in remark.examples)}
-    unused = [*unclear, *(table.name for table, _ in every if table.name not in used)]
+    unused += [table.name for table, _ in every if table.name not in used]
     if unused:
         found.remarks.append(unused_list(unused, "lists images but is not used", "list images but are not used"))
     return found
+
+
+def _candidate_tables(
+    tree: Tree, files: Sequence[Placed], paths: Paths, settings: FolderLayout, notes: dict[str, str], where: str
+) -> tuple[list[Choice], list[str]]:
+    """The tables that are found, and the names of those that list images and cannot be used; `notes` gets reasons."""
+    every: list[Choice] = []
+    unclear: list[str] = []
+    for placed in _candidates(files):
+        name = placed.file.name
+        try:
+            table = _read_candidate(tree, placed, paths, where)
+        except UnclearTable as reason:
+            unclear.append(name)
+            notes[name] = str(reason)
+        except NoTable as reason:
+            if not name.lower().endswith((".txt", ".lst")):  # which may say anything
+                notes[name] = str(reason)
+        else:
+            # A list of groups without headers looks like one of labels.
+            if name != settings.groups or (table.columns and table.has_labels):
+                every.append((table, _split_of_table(placed)))
+            if table.columns and not (table.has_labels or table.has_splits):
+                notes[name] = f"has no column of classes: call one label (it has {listed(table.columns, 6)})"
+    return every, unclear
+
+
+def _choices(tables: Sequence[Choice]) -> list[list[Choice]]:
+    """What can be meant: each table that is whole by itself, or all those of single splits together."""
+    parts: list[Choice] = [(table, split) for table, split in tables if split is not None and not table.has_splits]
+    whole = [table for table, split in tables if table.has_splits or (table.has_labels and split is None)]
+    choices: list[list[Choice]] = [[(table, None)] for table in whole]
+    return choices + ([parts] if parts else [])
 
 
 def unused_list(names: Sequence[str], one: str, several: str) -> Remark:
@@ -153,6 +172,15 @@ def _candidates(files: Sequence[Placed]) -> list[Placed]:
     return sorted(near, key=lambda each: (len(each.parts), each.parts))[:MOST]
 
 
+def _read_candidate(tree: Tree, placed: Placed, paths: Paths, where: str) -> Table:
+    """A table that nobody named; a list that numbers the images does not say their classes."""
+    table = read_table(tree, placed.file, paths, where)
+    labels = [row.label for row in table.rows if row.label]
+    if len(labels) > 3 and len(set(labels)) == len(labels):
+        raise UnclearTable(f"gives every image a class of its own ({listed(sorted(labels))})")
+    return table
+
+
 def read_table(tree: Tree, file: ListedFile, paths: Paths, where: str) -> Table:
     """The table in a file.
 
@@ -177,9 +205,7 @@ def _split_of_table(placed: Placed) -> str | None:
     return plain_split_of(stem) or (plain_split_of(placed.parts[0]) if len(placed.parts) > 1 else None)
 
 
-def _one_of_each(
-    tables: list[tuple[Table, str | None]], found: Tables, where: str, refuse: bool
-) -> list[tuple[Table, str | None]]:
+def _one_of_each(tables: list[Choice], found: Tables, where: str, refuse: bool) -> list[tuple[Table, str | None]]:
     """The tables without train800val200.txt where train800.txt and val200.txt are there."""
     names: dict[str, list[str]] = {}
     for table, split in tables:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from vtabflow.contracts.results import Remark
 from vtabflow.prepare.folders.class_folders import Placed, left_out
-from vtabflow.prepare.folders.names import IMAGES, MASKS, is_image
+from vtabflow.prepare.folders.names import IMAGES, MASKS, is_image, may_be_image
 
 # "benign (1)_mask.png" and "benign (1)_mask_1.png" of BUSI, "ISIC_0000000_segmentation.png" of ISIC.
 SUFFIX = re.compile(r"(.+?)[ _.-]+(?:masks?|segmentation|ground_?truth|gt|seg)(?:[ _-]?\d+)?", re.I)
@@ -25,10 +25,11 @@ def without_masks(files: Sequence[Placed]) -> tuple[list[Placed], list[Remark]]:
     images = [each for each in files if is_image(each.parts[-1])]
     stems = {(*each.parts[:-1], _stem(each)) for each in images}
     masks = {each.file.name for each in images if _is_mask_beside(each, stems)}
-    masks |= _in_mask_folders([each for each in images if each.file.name not in masks], stems)
+    others = [each for each in files if may_be_image(each.parts[-1]) and each.file.name not in masks]
+    masks |= _in_mask_folders(others, stems)
     if not masks:
         return list(files), []
-    text = "masks beside the images are left out" if len(masks) > 1 else "a mask beside its image is left out"
+    text = "masks or notes beside the images are left out" if len(masks) > 1 else "a mask beside its image is left out"
     return [each for each in files if each.file.name not in masks], [left_out(text, sorted(masks))]
 
 
@@ -68,4 +69,5 @@ def _mask_of(each: Placed, folder: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _stem(each: Placed) -> str:
-    return each.parts[-1].rpartition(".")[0]
+    name = each.parts[-1]
+    return name.rpartition(".")[0] or name

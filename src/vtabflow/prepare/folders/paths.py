@@ -22,6 +22,11 @@ class Paths:
         self.files = files
 
     @cached_property
+    def by_name(self) -> dict[str, ListedFile]:
+        """The images by their whole names."""
+        return {file.name: file for file in self.files if is_image(file.parts[-1])}
+
+    @cached_property
     def by_stem(self) -> dict[str, list[ListedFile]]:
         """The images by their names without suffix, in lower case."""
         found: dict[str, list[ListedFile]] = {}
@@ -46,6 +51,9 @@ class Paths:
         Raises:
             AmbiguousPath: several files fit equally well.
         """
+        for name in ("/".join((*folder, path)), path):
+            if name in self.by_name:
+                return self.by_name[name]
         path = path.replace("\\", "/").strip()
         parts = tuple(part for part in posixpath.normpath(path).split("/") if part not in ("", ".", "..", "/"))
         if not parts or path.endswith("/"):

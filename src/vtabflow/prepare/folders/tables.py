@@ -148,7 +148,12 @@ def _separated(text: str, is_image: IsImage) -> list[list[str]]:
         if len(counts) == 1 and counts != {1}:
             reader = csv.reader(io.StringIO(text), delimiter=delimiter)
             return [[cell.strip() for cell in cells] for cells in reader if any(cell.strip() for cell in cells)]
-    return [_words(line.strip(), is_image) for line in text.splitlines() if line.strip()]
+    lines = [_words(line.strip(), is_image) for line in text.splitlines() if line.strip()]
+    rest = [cells[1].split() for cells in lines[:LINES] if len(cells) > 1]
+    if len({len(words) for words in rest}) == 1 < len(rest[0]) and _are_numbers([words[-1] for words in rest]):
+        # Columns, and not a label of several words.
+        return [[*cells[:1], *(word for cell in cells[1:] for word in cell.split())] for cells in lines]
+    return lines
 
 
 def _words(line: str, is_image: IsImage) -> list[str]:
