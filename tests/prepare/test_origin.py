@@ -19,12 +19,14 @@ from tfds_folders import spec_for
 
 from miniatures import cifar100
 from miniatures.place import Places
+from vtabflow import cli
 from vtabflow.contracts.typed_json import to_json
 from vtabflow.data import plan as data_plan
 from vtabflow.errors import UserError
 from vtabflow.prepare import step, store
 from vtabflow.prepare.tfds import acquire, origin
 from vtabflow.prepare.tfds.datasets import datasets
+from vtabflow.runtime.files import read_json, write_json
 
 CIFAR = datasets()["cifar100"]
 URL, REGISTERED = CIFAR.archives[0].url, CIFAR.archives[0].sha256
@@ -32,13 +34,18 @@ URL, REGISTERED = CIFAR.archives[0].url, CIFAR.archives[0].sha256
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
-    """Places with the records of a foreign archive, made by a study that names its digest, and that study's spec."""
+    """Places with the records of a foreign archive, made by a study that names its digest; that study's spec; and where
+    the origin was noted.
+    """
     root = tmp_path_factory.mktemp("foreign")
     places = Places.under(root)
     cifar100.make(places)
     spec = spec_for("cifar100", places, root, rows="1k")
-    step.run(spec)
-    return places, spec
+    noted, write = [], origin.write_json
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(origin, "write_json", lambda path, value: noted.append(Path(path)) or write(path, value))
+        step.run(spec)
+    return places, spec, noted
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def manifest(spec):
 
 
 def test_the_note_lies_in_the_records_and_the_manifest_has_it(foreign):
-    places, spec = foreign
+    places, spec, _ = foreign
     digest = places.digests()[URL]
     noted = json.loads((CIFAR.records(places.tfds) / "archives.json").read_text())
     assert noted["archives"] == {URL: digest} and digest != REGISTERED
@@ -133,6 +140,11 @@ def test_the_plan_names_records_of_another_archive_and_plans_the_download(copied
     text, code = data_plan.plan_text([plain])
     assert code == 1 and "has other records" in text and "168.5 MB / 168.5 MB" in text
     assert f"- cifar100: the TFDS records at {folder} were made from another archive" in text
+    # With the records removed the archive would be the next to end the job: both are named at once.
+    cached = acquire.required(CIFAR, plain.places, {})[0].path
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"short")
+    assert f"- cifar100: {cached} is not the required archive" in data_plan.plan_text([plain])[0]
     text, code = data_plan.plan_text([named])
     assert code == 0 and "has records " in text and "0 bytes / 168.5 MB" in text and "not known" not in text
 
@@ -144,13 +156,9 @@ def test_records_that_are_not_taken_are_not_removed(copied, capsys):
     assert folder.exists() and "nothing to remove" in capsys.readouterr().out
 
 
-def test_killed_after_the_records_got_their_name_the_note_is_there(tmp_path, monkeypatch):
+def test_killed_after_the_records_got_their_name_the_note_is_there(foreign):
     """The note is written before TFDS gives the folder its name: no moment is without it."""
-    places = Places.under(tmp_path)
-    cifar100.make(places)
-    noted, write = [], origin.write_json
-    monkeypatch.setattr(origin, "write_json", lambda path, value: noted.append(Path(path)) or write(path, value))
-    step.run(spec_for("cifar100", places, tmp_path, rows="1k"))
+    places, _, noted = foreign
     assert noted[0].name == "archives.json" and noted[0].parent.name.startswith("incomplete.")
     assert noted[0].parent.parent == CIFAR.records(places.tfds).parent
 
@@ -164,6 +172,18 @@ def test_a_file_of_checksums_that_changed_since_the_study_was_planned_does_not_c
     with pytest.raises(UserError, match=f"is not the required archive .* instead of {REGISTERED}"):
         step.run(planned)
     assert not CIFAR.records(places.tfds).exists()
+
+
+def test_prepare_ends_with_the_audit(copied, capsys, monkeypatch):
+    _, named, _ = copied
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the command sets it, for its own process
+    path = Path(named.receipt).with_name("spec.json")
+    write_json(path, to_json(named))
+    assert cli.main(["prepare", "--spec", str(path)]) == 0
+    made = read_json(Path(named.manifest).with_suffix(".audit.json"))
+    assert made["key"] == named.key and made["mismatches"] == [] and made["jpeg"] == "none"
+    assert any("archives that are not those that TFDS has registered" in remark for remark in made["remarks"])
+    assert "audit: cifar100 matches; traces of lossy files: none" in capsys.readouterr().out
 
 
 UNIMPORTED = """

@@ -10,7 +10,7 @@ from lossy_rates import KINDS, LOSSLESS, TURNS, drawn_by, jpeg, natural, scaled,
 from vtabflow.data import lossy, traces
 from vtabflow.prepare.resize import resize
 
-COUNT = 32
+COUNT = 24
 
 
 @cache

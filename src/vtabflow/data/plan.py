@@ -204,7 +204,7 @@ def _row(files: _Files) -> Row:
         about=not all(file.exact for file in dataset.manual_downloads),
         needs=needs,
         steps=[step.sentence for step in steps],
-        faults=[] if files.has_store else [files.fault] if files.fault else [] if done else files.wrong_archives(),
+        faults=[] if done else [*([files.fault] if files.fault else []), *files.wrong_archives()],
     )
 
 

@@ -76,8 +76,8 @@ def fault(dataset: Dataset, folder: Path, checksums: Mapping[str, str]) -> str |
         return None
     return (
         f"the TFDS records at {folder} were made from another archive: {', '.join(others)}: remove that folder to have "
-        "them generated again, or leave it and set prepare.tfds.folder to another one, or correct "
-        "prepare.tfds.checksums"
+        "them generated again, or leave it and set prepare.tfds.folder and prepare.tfds.downloads to other folders, or "
+        "correct prepare.tfds.checksums"
     )
 
 
