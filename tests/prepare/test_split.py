@@ -304,6 +304,13 @@ def test_classes_without_an_image_in_val_or_test():
     assert list(found) == ["val-classes", "test-classes", "1k-val-classes"]
 
 
+def test_a_class_that_is_missing_from_a_small_val_is_said_once():
+    assert said([*given(train=400, val=100, test=5), *images(1, "c", "train")]).keys() == {
+        "val-classes",
+        "test-classes",
+    }
+
+
 def test_a_small_class_of_train_that_is_in_no_drawn_test():
     """One image of b, and val is given: it is trained on, and test, which is drawn, has none."""
     files = [*images(1000, "a", "train"), *images(1, "b", "train"), *images(300, "a", "val"), *images(30, "b", "val")]

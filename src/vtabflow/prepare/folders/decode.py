@@ -200,13 +200,13 @@ def remarks_of_files(
     filled: Mapping[str, Filled], files: Mapping[str, Sequence[File]], decoding: FolderDecoding
 ) -> list[Remark]:
     """What has to be known of the files of a folder: those that are cut off, and 16-bit ones that come out dark."""
-    cut = {files[split][position].entry.name: why for split in filled for position, why in filled[split].cut.items()}
+    cut = sorted(files[split][position].entry.name for split in filled for position in filled[split].cut)
     found = []
     if cut:
-        first = min(cut)
-        images = "1 image is" if len(cut) == 1 else f"{len(cut):,} images are"
-        text = f"{images} cut off and taken as far as they go, such as {first} ({cut[first]})"
-        found.append(Remark("cut", len(cut), text, tuple(sorted(cut)[:5])))
+        what = "1 image is cut off and taken as far as it goes"
+        if len(cut) > 1:
+            what = f"{len(cut):,} images are cut off and taken as far as they go"
+        found.append(Remark("cut", len(cut), f"{what}, such as {cut[0]}", tuple(cut[:5])))
     deep = sum(each.deep for each in filled.values())
     highest = max(each.highest for each in filled.values())
     if deep and decoding.range is None and highest < DARK:
