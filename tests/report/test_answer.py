@@ -110,12 +110,38 @@ def test_better_worse_and_neither_are_counted_apart():
 
 def test_a_long_list_of_ties_is_cut():
     methods = [*METHODS[:1], *(replace(METHODS[1], id=f"m{i}", display=f"M{i}") for i in range(7))]
-    text, _ = texts(lambda c: 0.4 if c.method == "from-scratch" else 0.7, seeds=(0,), methods=methods)
+    means = {"from-scratch": 0.4, "m0": 0.702}
+    text, _ = texts(lambda c: means.get(c.method, 0.7), seeds=(0,), methods=methods)
     assert "<b>M0</b> has the highest" in text
     assert (
         "from <b>M1</b> (70.0 %), <b>M2</b> (70.0 %), <b>M3</b> (70.0 %) and <b>M4</b> (70.0 %), nor from 2 more"
         in text
     )
+
+
+TWO = "<b>Rotation</b> and <b>VAE</b> share the highest mean test accuracy, 70.0 % over 4 tasks, "
+FOUR = (
+    "<b>From-Scratch</b>, <b>Rotation</b>, <b>Sup-100%</b> and <b>VAE</b> share the highest mean test accuracy, 40.0 %"
+)
+
+
+@pytest.mark.parametrize(
+    ("highest", "sup_100", "first", "line"),
+    [
+        (0.7, 0.5, TWO + "higher than the next, <b>Sup-100%</b> (50.0 %).", "Rotation and VAE, are higher than"),
+        (
+            0.7,
+            0.69,
+            TWO + "but are not statistically different from <b>Sup-100%</b> (69.0 %): ",
+            "VAE, are higher than",
+        ),
+        (0.4, 0.4, FOUR + " over 4 tasks. ", "methods with the highest mean, Rotation, Sup-100% and VAE, are not stat"),
+    ],
+)
+def test_equal_means_share_the_first_place(highest, sup_100, first, line):
+    base = {"from-scratch": 0.4, "sup-100": sup_100}
+    text, short = texts(lambda c: base.get(c.method, highest), seeds=(0,))
+    assert text.startswith(first) and line in short
 
 
 def test_if_only_from_scratch_has_all_tasks_the_largest_gain_of_the_others_is_told():
@@ -127,7 +153,7 @@ def test_if_only_from_scratch_has_all_tasks_the_largest_gain_of_the_others_is_to
 def test_from_scratch_best():
     text, line = texts(lambda c: 0.8 if c.method == "from-scratch" else 0.5, seeds=(0,))
     assert text.startswith("<b>From-Scratch</b> has the highest") and "30.0 points below From-Scratch" in text
-    assert "is lower than From-Scratch (−30.0 points)" in line
+    assert "Rotation, Sup-100% and VAE, are lower than From-Scratch (−30.0 points)" in line
 
 
 def test_incomplete_methods_are_not_ranked_and_compared_over_common_tasks():

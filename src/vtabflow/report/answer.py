@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from vtabflow.contracts.protocol import ROWS_1K
+from vtabflow.report.ranks import EQUAL
 from vtabflow.report.stats import BASELINE, Gain, Results, mean_of
 
 
@@ -45,15 +46,18 @@ def headline(results: Results) -> Markup | None:
     parts = []
     for budget in results.budgets:
         gains = results.gains(budget)
-        best = next((method for method in results.ranked(budget) if method in gains), None)
-        if best is None:
+        highest = _highest(results, budget, [method for method in results.ranked(budget) if method in gains])
+        if not highest:
             continue
+        best, several = highest[0], len(highest) > 1
         gain, words = gains[best], _words(results, budget)
         verdict = words.better if gain.better else words.worse if gain.worse else "not statistically different from"
         parts.append(
-            Markup("{}, the pre-trained method with the highest mean, {}, is {} {} ({} points)").format(
+            Markup("{}, the pre-trained {} with the highest mean, {}, {} {} {} ({} points)").format(
                 budget_heading(results, budget).lower(),
-                results.display[best],
+                "methods" if several else "method",
+                _short_list([results.display[method] for method in highest]),
+                "are" if several else "is",
                 verdict,
                 results.display[BASELINE],
                 points(gain.gain),
@@ -61,6 +65,17 @@ def headline(results: Results) -> Markup | None:
         )
     start = "In short" if measured(results) else "In short, from one seed"
     return Markup("{}: {}.").format(start, Markup("; ").join(parts)) if parts else None
+
+
+def _highest(results: Results, budget: str, ranked: Sequence[str]) -> list[str]:
+    """The first of ranked methods, and those with an equal mean."""
+    means = {method: results.mean(method, budget).mean or 0.0 for method in ranked}
+    return [method for method in ranked if means[ranked[0]] - means[method] < EQUAL]
+
+
+def _short_list(names: Sequence[Any]) -> Markup:
+    """`a, b, c, d and 3 more`."""
+    return comma_list([*names[:4], f"{len(names) - 4} more"] if len(names) > 4 else names)
 
 
 @dataclass(frozen=True)
@@ -123,21 +138,27 @@ def _best(results: Results, budget: str, ranked: list[str]) -> Markup:
         every = "the one task" if total == 1 else f"all {total} tasks"
         text = Markup("Only {} has finished {}, with {} mean test accuracy: there is no ranking yet.")
         return text.format(_name(results, best), every, percent)
-    text = Markup("{} has the highest mean test accuracy, {} over {}").format(
-        _name(results, best), percent, count(total, "task")
+    highest = _highest(results, budget, ranked)
+    text = Markup("{} {} the highest mean test accuracy, {} over {}").format(
+        _short_list([_name(results, method) for method in highest]),
+        "share" if len(highest) > 1 else "has",
+        percent,
+        count(total, "task"),
     )
-    ahead = results.ahead_of(best, budget)
-    level = [method for method in ranked[1:] if not ahead[method].better]
+    ahead, others = results.ahead_of(best, budget), ranked[len(highest) :]
+    if not others:
+        return text + Markup(".")
+    level = [method for method in others if not ahead[method].better]
     if not level:
         return text + Markup(", {} the next, {} ({}).").format(
-            _words(results, budget).better, _name(results, ranked[1]), _percent(results, ranked[1], budget)
+            _words(results, budget).better, _name(results, others[0]), _percent(results, others[0], budget)
         )
     names = [
         Markup("{} ({})").format(_name(results, method), _percent(results, method, budget)) for method in level[:4]
     ]
     more = f", nor from {len(level) - 4} more" if len(level) > 4 else ""
-    return text + Markup(", but is not statistically different from {}{}: {}, the difference may be chance.").format(
-        comma_list(names), more, _with_seeds(results, budget)
+    return text + Markup(", but {} not statistically different from {}{}: {}, the difference may be chance.").format(
+        "are" if len(highest) > 1 else "is", comma_list(names), more, _with_seeds(results, budget)
     )
 
 
