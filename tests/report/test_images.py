@@ -151,6 +151,14 @@ def test_tables_have_balanced_accuracy_and_what_was_trained_on():
     assert "720 + 200" in plain(html_of(spec)) and "With 920 labelled examples" in html_of(spec)
 
 
+def test_a_seed_without_balanced_accuracy_leaves_its_task_without():
+    spec = study(SCANS, methods=METHODS[:1], seeds=(0, 1))
+    for cell in spec.cells:
+        write_score(spec, cell, 0.9, balanced=0.6 if cell.seed else None)
+    balance = Balance(Results(spec, read_cells(spec)))
+    assert balance.task("from-scratch", "full", "scans") is None and balance.mean("from-scratch", "full") is None
+
+
 def test_a_mean_of_balanced_accuracy_is_over_the_tasks_of_the_mean_or_not_given():
     spec = study(SCANS, FISH)
     for cell in spec.cells:
@@ -193,7 +201,7 @@ def test_what_was_understood_of_a_folder_is_on_the_page():
     start = text.index("What was understood of your folders")
     block = text[start : text.index("Classes, images and source of each task")]
     assert "Scans from scans.zip: 2 classes, 300 images; train 100, val 100, test 100, split here, seeded. " in block
-    assert "Classes in all: the largest is neg with 180 images, the smallest pos with 120." in block
+    assert "Classes over all splits: the largest is neg with 180 images, the smallest pos with 120." in block
     assert "Classes of the test images: the largest is neg with 60 images, the smallest pos with 40." in block
     assert "Left out: 24 of 324 files: 12 × broken, 6 × not an image, 6 × a Git LFS pointer." in block
     assert (
@@ -238,6 +246,7 @@ def test_every_left_out_file_is_in_skipped_csv_beside_the_page():
     spec = study(SCANS, two)
     write_folder()
     write_scores(spec, lambda c: 0.9)
+    always_negative(spec, spec.cells[0])
     step.run(spec)
     step.publish(spec)
     for folder in (Path(spec.folder), Path("results/reports/demo")):
@@ -245,6 +254,8 @@ def test_every_left_out_file_is_in_skipped_csv_beside_the_page():
         assert list(table.columns) == ["dataset", "file", "reason"] and len(table) == 24
         assert table["file"].tolist() == [f"neg/{i:03}.png" for i in range(24)] and set(table["dataset"]) == {"scans"}
         assert 'href="skipped.csv"' in (folder / "index.html").read_text()
+        cells = pd.read_csv(folder / "scores.csv").set_index("key")["balanced_accuracy"]
+        assert cells[spec.cells[0].key] == 0.5 and cells.count() == 1  # from the predictions
 
 
 def test_the_upstream_folder_is_shown_too_and_a_manifest_that_is_not_here_is_said():

@@ -110,8 +110,8 @@ def sentences(results: Results, tasks: Sequence[Unbalanced]) -> list[Markup]:
 def _sentence(results: Results, task: Unbalanced) -> Markup:
     counts = task.counts
     text = Markup(
-        "{}: the classes are unbalanced. Of {}, {} are {} and {} {} {}, so always answering {} gives {} accuracy "
-        "(guessing {}) and {} balanced accuracy."
+        "<b>{}</b>: the classes are unbalanced. Of {}, {} are {} and {} {} {}, so always answering {} gives {} "
+        "accuracy (guessing {}) and {} balanced accuracy."
     ).format(
         task.display,
         count(counts.total, "test image"),

@@ -149,7 +149,7 @@ def _block(spec: PageSpec, images: Images) -> dict[str, Any]:
         Counter(_short(s.reason) for s in images.skipped),
     )
     layout = images.manifest.layout or ", ".join(f"{split} {counts[split]:,}" for split in ("train", "val", "test"))
-    classes = {"in all": images.classes("train", "val", "test"), "of the test images": images.test}
+    classes = {"over all splits": images.classes("train", "val", "test"), "of the test images": images.test}
     return {
         "display": images.display,
         "upstream": images.id == spec.upstream.id and images.path == spec.upstream.manifest,
@@ -172,7 +172,7 @@ def _short(reason: str) -> str:
 def near_the_answer(spec: PageSpec, images: dict[str, Images]) -> list[Markup]:
     """A sentence for each remark that bears on what an accuracy means."""
     return [
-        Markup("{}: {}.").format(images[task.id].display, remark.text)
+        Markup("<b>{}</b>: {}.").format(images[task.id].display, remark.text)
         for task in spec.tasks
         for remark in images[task.id].remarks(spec)
         if remark.kind in NEAR_THE_ANSWER
