@@ -83,7 +83,9 @@ def tops_of(files: Sequence[Placed]) -> dict[str, Top]:
     for placed in files:
         parts = placed.parts
         if len(parts) > 1 and may_be_image(parts[-1]):
-            top = tops.setdefault(parts[0], Top())
+            top = tops.get(parts[0])
+            if top is None:
+                top = tops[parts[0]] = Top()
             if len(parts) == 2:
                 top.flat += 1
             else:

@@ -37,17 +37,17 @@ UNLABELLED = {
     "seg",
 }
 
-IMAGE_SUFFIXES = (
+IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"),
     *(".pnm", ".jp2", ".avif", ".tga", ".ico", ".pcx", ".heic", ".heif"),
-)
+}
 # Files that describe images. A folder that has nothing else is no class.
-OTHER_SUFFIXES = (
+OTHER_SUFFIXES = {
     *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".htm", ".pdf"),
     *(".log", ".ini", ".cfg", ".names", ".lst", ".py", ".ipynb", ".m", ".sh", ".mat", ".npy", ".npz", ".pkl", ".h5"),
     *(".hdf5", ".db", ".sqlite", ".parquet", ".arrow", ".tfrecord", ".doc", ".docx", ".xls", ".xlsx", ".zip", ".tar"),
     *(".gz", ".tgz", ".rar", ".7z"),
-)
+}
 
 
 def split_of(name: str) -> tuple[str, str] | None:
@@ -100,12 +100,16 @@ def says_no_class(name: str) -> bool:
 
 def may_be_image(name: str) -> bool:
     """Whether a file can be an image by its suffix; one that nobody knows can."""
-    return not name.lower().endswith(OTHER_SUFFIXES)
+    return _suffix(name) not in OTHER_SUFFIXES
 
 
 def is_image(name: str) -> bool:
     """Whether a file is an image by its suffix."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
+    return _suffix(name) in IMAGE_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :].lower() if "." in name else ""
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:

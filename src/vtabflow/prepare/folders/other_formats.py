@@ -53,6 +53,8 @@ def _coco(tree: Tree, files: Sequence[Placed]) -> str | None:
 def _voc(files: Sequence[Placed]) -> str | None:
     """The first XML file of a folder Annotations that lies beside a folder of images."""
     xml = {each.parts[:-2]: each.file.name for each in reversed(files) if _is_voc(each)}
+    if not xml:
+        return None
     beside = {each.parts[:-2] for each in files if is_image(each.parts[-1]) and _in(each, IMAGES)}
     both = sorted(xml.keys() & beside)
     return xml[both[0]] if both else None
@@ -64,14 +66,16 @@ def _is_voc(each: Placed) -> bool:
 
 def _yolo(files: Sequence[Placed]) -> str | None:
     """The first text file of a folder labels that has the name of an image in the folder images beside it."""
+    notes = [each for each in files if each.parts[-1].endswith(".txt") and _in(each, {"labels"})]
+    if not notes:
+        return None
     images = {
         (*each.parts[:-2], each.parts[-1].rpartition(".")[0])
         for each in files
         if is_image(each.parts[-1]) and _in(each, {"images"})
     }
-    for each in files if images else ():
-        stem, _, suffix = each.parts[-1].rpartition(".")
-        if suffix == "txt" and _in(each, {"labels"}) and (*each.parts[:-2], stem) in images:
+    for each in notes:
+        if (*each.parts[:-2], each.parts[-1].removesuffix(".txt")) in images:
             return each.file.name
     return None
 

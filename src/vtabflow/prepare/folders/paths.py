@@ -1,12 +1,11 @@
 """Which file a table means by a path: from its own folder, the top, or further up, with the image's suffix or not."""
 
 import posixpath
-import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from vtabflow.prepare.folders.entry import ListedFile
-from vtabflow.prepare.folders.names import IMAGE_SUFFIXES, is_image
+from vtabflow.prepare.folders.names import is_image
 
 Same = Callable[[str, str], bool]
 
@@ -98,4 +97,4 @@ def _is_same_but_for_case(one: str, two: str) -> bool:
 
 def _stem(name: str) -> str:
     """A name without the suffix of an image."""
-    return re.sub(r"\.[^.]+$", "", name) if name.lower().endswith(IMAGE_SUFFIXES) else name
+    return name.rpartition(".")[0] if is_image(name) else name
