@@ -196,7 +196,9 @@ def _pixels(image: Image.Image) -> np.ndarray:
     if image.mode in TRANSPARENT or "transparency" in image.info:
         values = np.asarray(image.convert("LA" if grey else "RGBA"))
         return _by_strips(values, (*values.shape[:2], channels), _over_white)
-    return np.array(image.convert("L" if grey else "RGB")).reshape(image.height, image.width, channels)
+    mode = "L" if grey else "RGB"
+    plain = image if image.mode == mode else image.convert(mode)  # convert copies what has the mode already
+    return np.array(plain).reshape(image.height, image.width, channels)
 
 
 def _by_strips(values: np.ndarray, shape: tuple[int, ...], make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
