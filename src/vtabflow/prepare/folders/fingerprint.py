@@ -80,13 +80,19 @@ def readable(layout: Layout, contents: Sequence[Content]) -> tuple[list[File], d
 
 
 def check_readable(settings: FolderSettings, files: Sequence[File], skipped: Mapping[str, str]) -> None:
-    """UserError if no file is a readable image, or if some are not and `invalid` does not leave them out."""
-    first = min(skipped, default="")
+    """UserError if no file has the header of an image, or if some have none and `invalid` does not leave them out."""
     if not files:
+        first = min(skipped)
         raise UserError(
             f"none of the {len(skipped)} files in {settings.path} is a readable image ({first} {skipped[first]})"
         )
-    if skipped and settings.invalid != "skip":
+    check_skipped(settings, skipped, ("refuse", "skip-task"))
+
+
+def check_skipped(settings: FolderSettings, skipped: Mapping[str, str], refused: Sequence[str] = ("refuse",)) -> None:
+    """UserError if files give no image and `invalid` is one of `refused`."""
+    if skipped and settings.invalid in refused:
+        first = min(skipped)
         what = f"{settings.path}: {first} {skipped[first]} (unusable files in all: {len(skipped)})"
         raise UserError(f"{what}: fix or remove them, or set `invalid: skip` to leave them out")
 

@@ -16,7 +16,14 @@ from vtabflow.contracts.typed_json import to_json
 from vtabflow.errors import UserError
 from vtabflow.prepare.folders.decode import Decoder, DoneList, Filled, read_list, remarks_of_files
 from vtabflow.prepare.folders.entry import File
-from vtabflow.prepare.folders.fingerprint import FolderIdentity, identity_of, read_contents, readable
+from vtabflow.prepare.folders.fingerprint import (
+    FolderIdentity,
+    check_readable,
+    check_skipped,
+    identity_of,
+    read_contents,
+    readable,
+)
 from vtabflow.prepare.folders.layout import understand
 from vtabflow.prepare.folders.near_copies import near_copies
 from vtabflow.prepare.folders.split import Division, divide, without
@@ -46,8 +53,7 @@ def make(spec: StoreSpec) -> Manifest:
         contents = read_contents(tree, [entry.file for entry in found.entries], settings.decoding, label)
         _check_unchanged(spec, identity_of(found, contents))
         files, skipped = readable(found, contents)
-        check_readable(path, files, skipped)
-        _check_skipped(settings, skipped)
+        check_readable(settings, files, skipped)
         near = None
         if settings.decoding.near_copies:
             near = near_copies(tree, files, settings.decoding, f"{spec.dataset}: looking for near copies")
@@ -63,7 +69,7 @@ def make(spec: StoreSpec) -> Manifest:
                 images = new.images(split, (rows_needed(spec, split, len(members)), *shape), image.numbers)
                 filled[split] = decoder.fill(members, images, done, split, f"{spec.dataset}: {split}")
                 skipped |= {members[position].entry.name: why for position, why in filled[split].skipped.items()}
-            _check_skipped(settings, skipped)
+            check_skipped(settings, skipped)
             for split in SPLITS:
                 if not filled[split].images and (role == "task" or split == "train"):
                     raise UserError(f"{path} leaves no readable image for {split}: add images to it, or to train")
@@ -112,26 +118,12 @@ def _print(dataset: str, division: Division, skipped: Mapping[str, str]) -> None
         print(f"{dataset}: skipped {len(skipped)} files, {first} ({skipped[first]}) first", flush=True)
 
 
-def check_readable(path: str, files: Sequence[File], skipped: Mapping[str, str]) -> None:
-    """UserError if no file is a readable image."""
-    if not files:
-        first = min(skipped)
-        raise UserError(f"none of the {len(skipped)} files in {path} is a readable image ({first} {skipped[first]})")
-
-
 def _shape(files: Sequence[File], size: int) -> tuple[int, int, int]:
     """Height, width and channels of the store's images."""
     channels = 1 if all(file.grey for file in files) else 3
     native = {(file.height, file.width) for file in files}
     height, width = native.pop() if len(native) == 1 else (size + 1, size + 1)
     return (height, width, channels) if max(height, width) <= size else (size, size, channels)
-
-
-def _check_skipped(settings: FolderSettings, skipped: Mapping[str, str]) -> None:
-    if settings.invalid == "refuse" and skipped:
-        first = min(skipped)
-        what = f"{settings.path}: {first} {skipped[first]} (unusable files in all: {len(skipped)})"
-        raise UserError(f"{what}: fix or remove them, or set `invalid: skip` to leave them out")
 
 
 def _check_unchanged(spec: StoreSpec, now: FolderIdentity) -> None:
