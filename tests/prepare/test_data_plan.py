@@ -173,6 +173,7 @@ def test_folders_and_stand_ins_need_room_alone(tmp_path):
     assert room.store_bytes(own, tmp_path) == 50 * (100 * 100 * 3 * 4 + 8) + names
     assert "7.8 MB" in lines[2] and "drawn" in lines[2]
     assert "to prepare" in lines[3] and "own folder" in lines[3] and "6.0 MB" in lines[3]
+    assert "13.8 MB are still to be written and the disk has space for them." in text
     prepared(tmp_path / "own", tmp_path, size=100)
     assert "has store" in data_plan.plan_text([own], tmp_path)[0]
     grey = write_files(tmp_path / "grey", {f"{a}/{i}.png": encoded(noise(channels=1)) for a in "ab" for i in range(9)})
