@@ -132,6 +132,7 @@ def test_gaps_are_shown_and_counted(made):
 def test_percent_in_figures_fractions_in_files(made):
     spec, root = made
     svg = (root / spec.folder / "figures/mean-accuracy.svg").read_text()
+    assert "95 % intervals (one seed, noise of training assumed)" in svg
     assert ">70.0<" in svg and ">40.0<" in svg and "mean test accuracy (%)" in svg
     for name in figure_names(made):
         assert "procedural stand-ins, not VTAB" in (root / spec.folder / f"figures/{name}.svg").read_text()
@@ -310,6 +311,7 @@ def test_the_table_of_means_marks_highest_and_significant(tmp_path, monkeypatch)
     assert '<td class="n top">41.0<' in rows["Sup-100%"]
     assert '<td class="n grey">41.0<' in rows["Rotation"]  # the same number, over fewer tasks
     assert "fewer seeds" in rows["VAE"] and "fewer seeds" not in rows["Sup-100%"]
+    assert "measured between the 3 seeds" in text and "“Clearly better”" in text and "one seed" not in text
     places = {name: re.match(r'<tr><td class="n">(?:(\d=?)<small>(.*?)<)?', row).groups() for name, row in rows.items()}
     assert places["Sup-100%"][0] == "1" and places["Jigsaw"] == ("2", "2 to 3") and places["Rotation"] == (None, None)
     states = {name: re.search(r'<span class="(plus|minus|open)">', row) for name, row in rows.items()}
@@ -329,6 +331,7 @@ def test_equal_means_have_one_rank_in_the_table(tmp_path, monkeypatch):
     text = render(spec, Results(spec, read_cells(spec)))
     places = re.findall(r'<tr><td class="n">(\d=?)<small>(.*?)</small></td><td class="w">(.*?)</td>', text)
     assert places == [("1=", "1 to 2", "Rotation"), ("1=", "1 to 2", "VAE"), ("3", "3", "From-Scratch")]
+    assert "cannot be measured with one seed" in text and "“Higher”" in text and "learly better" not in text
     assert "“=” marks equal means" in text and "assumed to be 2 points an accuracy" in text
 
 

@@ -147,7 +147,7 @@ class Noise:
         """Variance of a method's weighted sum over tasks, from that sum for each seed; 0 where cells lack seeds."""
         cells = [self.cells[method, task].accuracies for task in weights]
         seeds = cells[0].keys()
-        if len(seeds) < 2 or any(cell.keys() != seeds for cell in cells):
+        if any(cell.keys() != seeds for cell in cells):
             return 0.0
         sums = {
             seed: math.fsum(weight * cell[seed] for weight, cell in zip(weights.values(), cells, strict=True))
