@@ -57,6 +57,7 @@ def test_names_with_other_words_are_of_splits_only_together():
     assert splits_among(["seg_train", "seg_test", "seg_pred"]) == {"seg_train": "train", "seg_test": "test"}
     assert splits_among(["birds_train", "cats", "dogs_test"]) == {}
     assert splits_among(["no_test", "Test"]) == {"Test": "test"}
+    assert splits_among(["BirdsTrain", "BirdsTest"]) == {"BirdsTrain": "train", "BirdsTest": "test"}
 
 
 PAIRS = [
