@@ -19,6 +19,7 @@ from vtabflow.runtime.files import read_json
 NEAR_THE_ANSWER = (
     *("test-in-train", "val-in-train", "test-group-in-train", "val-group-in-train", "test-looks-like-train"),
     *("val-looks-like-train", "two-classes", "test-classes", "val-classes", "1k-train-classes", "1k-val-classes"),
+    *("similar-classes", "dark", "above-range"),
 )
 FOREIGN = "archives-foreign"  # the kind of the remark on archives that are not those that TFDS has registered
 FIRST = 20  # names of skipped files on the page; all are in skipped.csv
