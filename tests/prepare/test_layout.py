@@ -109,6 +109,11 @@ def test_a_folder_without_classes_beside_train_is_said(tmp_path, beside):
     assert remark.count == 3 and remark.examples == tuple(f"{beside}/{i}.png" for i in range(3))
 
 
+def test_train_alone_is_a_split_and_no_folder_around_everything(tmp_path):
+    found = layout_of(tmp_path, images("set/Training/cat", "set/Training/dog"))
+    assert found.splits == ["train"] and found.kind == "class folders in Training"
+
+
 def test_a_flat_test_folder_lies_in_no_class(tmp_path):
     """C03: such images are refused, or left out by name with `invalid: skip`."""
     found = layout_of(tmp_path, images("train/cat", "train/dog", "test"))

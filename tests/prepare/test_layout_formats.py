@@ -74,6 +74,7 @@ def test_annotations_of_objects_are_refused_by_name(tmp_path, files, message, ou
 
 def test_other_json_and_xml_say_nothing(tmp_path):
     files = images("cat", "dog") | {"info.json": '{"images": 3, "classes": ["cat"]}', "broken.json": "{"}
+    files["list.json"] = '{"images": ["cat/0.png"]}'
     assert layout_of(tmp_path, files).classes == ("cat", "dog")
 
 

@@ -28,6 +28,7 @@ TABLES = {
     "twice.csv": rows("{0}.jpg,{1},{1}", "file,label_id,label_name").replace(",dog,", ",1,").replace(",cat,", ",0,"),
     "list.txt": rows("images/{0}.jpg {1}", ""),
     "back.txt": rows("{1} images/{0}.jpg", ""),
+    "bom.csv": "\ufeff" + rows("{0}.jpg,{1}", ""),
     "list.csv": rows("{0}.jpg,{1}", ""),
     "metadata.csv": rows("images/{0}.jpg,{1},x", "file_name,label,text"),
     "metadata.jsonl": "".join(json.dumps({"file_name": name, "label": label}) + "\n" for name, label in LABELS.items()),
