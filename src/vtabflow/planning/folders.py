@@ -14,10 +14,9 @@ from vtabflow.contracts.typed_json import to_json
 from vtabflow.planning.settings import Folder
 from vtabflow.planning.study import Study
 from vtabflow.prepare.folders.fingerprint import FolderIdentity, check_readable
-from vtabflow.prepare.folders.scan import DECODING, LAYOUT, Scan, cache_file, scan
+from vtabflow.prepare.folders.scan import DECODING, FINGERPRINTS, LAYOUT, Scan, cache_file, scan
 from vtabflow.prepare.folders.split import Division, divide
 
-FINGERPRINTS = Path("scratch/fingerprints")
 NAMES, REASONS = 8, 4  # names of classes, and reasons of skipped files, that `check` prints
 Role = Literal["task", "upstream"]
 

@@ -9,11 +9,11 @@ from vtabflow.contracts.results import Remark
 from vtabflow.contracts.specs import CellSpec, EncoderSpec, StoreSpec
 from vtabflow.contracts.typed_json import from_json
 from vtabflow.errors import UserError
-from vtabflow.planning.folders import FINGERPRINTS, caches_of, few_collections, of_budgets, short
+from vtabflow.planning.folders import caches_of, few_collections, of_budgets, short
 from vtabflow.planning.keys import Plan, plan
 from vtabflow.planning.state import freeze, is_complete, read_or_none
 from vtabflow.planning.study import Study, load
-from vtabflow.prepare.folders.scan import of_what
+from vtabflow.prepare.folders.scan import FINGERPRINTS, of_what
 from vtabflow.runtime.locks import try_locked
 
 LOGS = Path("results/logs")

@@ -98,8 +98,8 @@ def _try_lease(folder: Path, devices: list[str], count: int) -> list[str]:
 
 
 # One thread and one instruction set for ATen, oneDNN and MKL. MKL chooses its code by the maker of the processor too,
-# unless it is COMPATIBLE. Without any of the three, 24 to 26 of 36 results of 4 steps differ in bits between an AMD
-# EPYC (Zen 5) and an Intel Xeon (Sapphire Rapids), with all three none (torch 2.11, 2026-11-25; docs/operations.md).
+# unless it is COMPATIBLE. Of 36 results of four steps 23 differ in bits between an AMD EPYC (Zen 5) and an Intel Xeon
+# (Sapphire Rapids), 24 without MKL's setting alone, none with all (torch 2.11, 2026-11-25; docs/operations.md).
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",

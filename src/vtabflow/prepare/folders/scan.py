@@ -27,6 +27,7 @@ from vtabflow.runtime.files import digest, writing
 
 # Modification times are this coarse at worst (FAT: 2 s). A younger file may change again and keep its time: not cached.
 MTIME_GRANULARITY_NS = 2_000_000_000
+FINGERPRINTS = Path("scratch/fingerprints")  # the caches of a project
 FORMAT = 1  # of the cache, which is made anew when this changes: to be raised when images.header finds something else
 LAYOUT, DECODING = FolderLayout(), FolderDecoding()
 Rows = dict[str, list[Any]]
@@ -71,14 +72,9 @@ def scan(
     path = Path(path)
     place = None if cache is None else cache_file(cache, path, decoding)
     archive = _state_of_archive(path)
-    head = {
-        "format": [FORMAT, pillow, decoding.max_pixels],
-        "path": str(path.absolute()),
-        "archive": archive,
-        "layout": [to_json(settings), code] if archive else None,
-    }
+    head = {**_head(path, decoding), "layout": [to_json(settings), code] if archive else None}
     before, body = _read_cache(place)
-    rows: Rows = body["contents"] if {**before, "layout": 0} == {**head, "layout": 0} else {}
+    rows = _rows(before, body, head)
     if archive and before == head:
         layout = _layout_from(body["layout"])
         return _result(layout, [_content(rows[entry.name]) for entry in layout.entries])
@@ -94,6 +90,38 @@ def scan(
             for value in (head, body):
                 stream.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
     return _result(layout, contents)
+
+
+def contents_of(
+    tree: Tree, layout: Layout, path: Path | str, decoding: FolderDecoding, cache: Path | str, label: str
+) -> list[Content]:
+    """What the examples of an open tree hold, of which planning has read most: for the job.
+
+    Args:
+        tree: the folder or archive.
+        layout: how it was understood.
+        path: where it lies, as the study has it.
+        decoding: how files are read.
+        cache: the folder of the caches. Nothing is written to it.
+        label: of the lines about the progress.
+    """
+    before, body = _read_cache(cache_file(cache, path, decoding))
+    return _contents(tree, layout, decoding, _rows(before, body, _head(Path(path), decoding)), label)[0]
+
+
+def _head(path: Path, decoding: FolderDecoding) -> dict[str, Any]:
+    """What the rows of a cache depend on."""
+    return {
+        "format": [FORMAT, pillow, decoding.max_pixels],
+        "path": str(path.absolute()),
+        "archive": _state_of_archive(path),
+    }
+
+
+def _rows(before: dict[str, Any], body: dict[str, Any], head: dict[str, Any]) -> Rows:
+    """The rows of a cache with the first line `before`; none if they are not of `head`."""
+    rows: Rows = body["contents"] if {**before, "layout": 0} == {**head, "layout": 0} else {}
+    return rows
 
 
 def identity(path: Path | str, cache: Path | str | None = None) -> FolderIdentity:
@@ -143,7 +171,9 @@ def _read_cache(place: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     return (head, body) if is_right else ({}, {})
 
 
-def _contents(tree: Tree, layout: Layout, decoding: FolderDecoding, known: Rows) -> tuple[list[Content], Rows]:
+def _contents(
+    tree: Tree, layout: Layout, decoding: FolderDecoding, known: Rows, label: str | None = None
+) -> tuple[list[Content], Rows]:
     """What the examples hold, and the rows of the cache: what is known of the tree's files."""
     root, rows = f"{tree.path}{os.sep}", known
     if tree.archive is None:
@@ -151,7 +181,7 @@ def _contents(tree: Tree, layout: Layout, decoding: FolderDecoding, known: Rows)
         rows = {key: row for key, row in known.items() if row[:3] == states.get(root + key)}
     keys = [_key(entry.file, root) for entry in layout.entries]
     unknown = [(key, entry.file) for key, entry in zip(keys, layout.entries, strict=True) if key not in rows]
-    read = read_contents(tree, [file for _, file in unknown], decoding)
+    read = read_contents(tree, [file for _, file in unknown], decoding, label)
     new = {key: content for (key, _), content in zip(unknown, read, strict=True)}
     lasting = {
         key: _row(file, new[key]) for key, file in unknown if not (new[key].passing or _is_young([0, file.mtime_ns]))

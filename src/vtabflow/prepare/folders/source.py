@@ -21,11 +21,11 @@ from vtabflow.prepare.folders.fingerprint import (
     check_readable,
     check_skipped,
     identity_of,
-    read_contents,
     readable,
 )
 from vtabflow.prepare.folders.layout import understand
 from vtabflow.prepare.folders.near_copies import near_copies
+from vtabflow.prepare.folders.scan import FINGERPRINTS, contents_of
 from vtabflow.prepare.folders.split import Division, divide, without
 from vtabflow.prepare.folders.tree import open_tree
 from vtabflow.prepare.store import SPLITS, create_store, rows_needed
@@ -50,7 +50,7 @@ def make(spec: StoreSpec) -> Manifest:
     with open_tree(path, Path(spec.folder).parent) as tree:
         found = understand(tree, settings.layout, path)
         label = f"{spec.dataset}: reading"
-        contents = read_contents(tree, [entry.file for entry in found.entries], settings.decoding, label)
+        contents = contents_of(tree, found, path, settings.decoding, FINGERPRINTS, label)
         _check_unchanged(spec, identity_of(found, contents))
         files, skipped = readable(found, contents)
         check_readable(settings, files, skipped)
