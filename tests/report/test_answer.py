@@ -232,3 +232,24 @@ def test_headings_count_the_existing_examples(images, words):
 def test_before_the_first_score_the_heading_is_the_budgets():
     spec = page_spec()
     assert budget_heading(Results(spec, read_cells(spec)), "1k") == "With 1,000 labelled examples per task"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_best_and_from_scratch_one_thing_is_said(seed):
+    """Near the limit, all pairs would need a larger difference than those with From-Scratch."""
+    random = Random(seed)
+    shift = {method.id: random.uniform(0, 0.05) for method in METHODS}
+
+    def accuracy(cell):
+        return min(1.0, 0.5 + shift[cell.method] + random.gauss(0, 0.01))
+
+    spec = page_spec(seeds=(0, 1, 2))
+    write_scores(spec, accuracy)
+    results = Results(spec, read_cells(spec))
+    for budget in results.budgets:
+        best, gains = results.ranked(budget)[0], results.gains(budget)
+        for method, gain in results.ahead_of(best, budget).items():
+            if best == "from-scratch":
+                assert gain.better == gains[method].worse
+            elif method == "from-scratch":
+                assert gain == gains[best]

@@ -184,21 +184,34 @@ class Results:
         The intervals of all of them, at all budgets, hold together.
         """
         if budget not in self._gains:
-            trained = [method for method in self.methods if self.family[method] != "from-scratch"]
-            comparisons = len(trained) * len(self.budgets)
-            every = {method: self.gain(method, BASELINE, budget, comparisons=comparisons) for method in trained}
+            comparisons = self._comparisons_with_baseline()
+            every = {method: self.gain(method, BASELINE, budget, comparisons=comparisons) for method in self._trained}
             self._gains[budget] = {method: gain for method, gain in every.items() if gain}
         return self._gains[budget]
+
+    @cached_property
+    def _trained(self) -> list[str]:
+        return [method for method in self.methods if self.family[method] != "from-scratch"]
+
+    def _comparisons_with_baseline(self) -> int:
+        return max(1, len(self._trained) * len(self.budgets))
 
     def ahead_of(self, best: str, budget: str) -> dict[str, Gain]:
         """How much better the best method is than every other ranked one.
 
-        The intervals of all pairs, at all budgets, hold together.
+        The intervals of all pairs, at all budgets, hold together. Those with From-Scratch are the ones of `gains`: a
+        page that says of one pair that it differs and that it does not would contradict itself.
         """
         ranked = self.ranked(budget)
         comparisons = math.comb(len(ranked), 2) * len(self.budgets)
-        every = {method: self.gain(best, method, budget, comparisons=comparisons) for method in ranked}
-        return {method: gain for method, gain in every.items() if gain and method != best}
+        found = {}
+        for method in ranked:
+            with_baseline = BASELINE in (best, method)
+            number = self._comparisons_with_baseline() if with_baseline else comparisons
+            gain = self.gain(best, method, budget, comparisons=number)
+            if gain and method != best:
+                found[method] = gain
+        return found
 
     def between_groups(self, method: str, budget: str, most: str, least: str) -> Interval:
         """How much larger a method's gain over From-Scratch is in one group than in another.
