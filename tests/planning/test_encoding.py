@@ -18,7 +18,7 @@ def calls_without_encoding(text: str) -> list[str]:
                 found.append(call)
         elif ast.unparse(node.func) in ("open", "os.fdopen") or is_opened_for_text(node):
             modes = [word.value for word in node.keywords if word.arg == "mode"] + node.args[1:2]
-            binary = any("b" in str(ast.literal_eval(mode)) for mode in modes)
+            binary = any("b" in str(mode.value) for mode in modes if isinstance(mode, ast.Constant))
             if not binary and "encoding" not in {word.arg for word in node.keywords}:
                 found.append(call)
     return found
@@ -50,6 +50,8 @@ def test_every_text_file_is_opened_as_utf_8(root, folder):
         ("open(path)", 1),
         ("open(path, 'w')", 1),
         ("path.open('w')", 1),
+        ("open(path, mode)", 1),
+        ("open(path, mode, encoding='utf-8')", 0),
         ("path.read_text('utf-8')", 0),
         ("path.write_text(text, encoding='utf-8')", 0),
         ("open(path, 'rb')", 0),

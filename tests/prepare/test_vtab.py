@@ -264,7 +264,7 @@ def test_finetuning_on_a_prepared_store_needs_no_tensorflow(tmp_path):
     truth = made("cifar100", places)
     spec = spec_of("cifar100", places, tmp_path, rows="1k")
     step.run(spec)
-    path = os.pathsep.join([str(TESTS / "finetune"), str(TESTS.parent / "src")])
+    path = os.pathsep.join(map(str, (TESTS, TESTS / "finetune", TESTS.parent / "src")))
     run = subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW, spec.folder],
         cwd=tmp_path,

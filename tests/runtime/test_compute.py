@@ -60,7 +60,8 @@ def test_only_training_on_a_gpu_asks_for_deterministic_algorithms(monkeypatch):
 
 def test_what_a_result_records_of_its_making():
     made = compute.machine(CPU)
-    assert made.keys() == {"device", "name", "threads", "system", "architecture"} and made["name"]
+    assert made.keys() == {"device", "name", "threads", "instructions", "system", "architecture"}
+    assert made["name"] and made["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert made["threads"] == torch.get_num_threads()
     assert compute.versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]
     before = compute.peak_memory(CPU)

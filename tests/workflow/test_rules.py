@@ -1,9 +1,11 @@
 """What the rules ask for, and how many cores a job gets."""
 
+import io
 import re
 import shutil
 
 from clones import MICRO
+from PIL import Image
 
 LOST = "results/scores/from-scratch/svhn-standin"
 
@@ -54,8 +56,10 @@ def test_one_failed_job_does_not_stop_the_others(micro):
     """The broken folder comes first; with one core the other jobs all start after it has failed."""
     for number, label in enumerate(("a", "b")):
         (micro.folder / "own" / label).mkdir(parents=True)
-        for i in range(8):
-            (micro.folder / "own" / label / f"{i}.png").write_bytes(b"no image %d %d" % (number, i))
+        for i in range(8):  # the header is good, so that planning finds nothing wrong
+            image = Image.effect_noise((64, 64), 50 + number + 2 * i)
+            image.save(buffer := io.BytesIO(), "png")
+            (micro.folder / "own" / label / f"{i}.png").write_bytes(buffer.getvalue()[:2000])
     micro.params(tasks=["own", *MICRO["tasks"]], budgets=["full"], prepare__folders={"own": {"path": "own"}})
     done = micro.run("snakemake", "--cores", "1", check=False)
     assert done.returncode != 0

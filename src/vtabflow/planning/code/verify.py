@@ -154,7 +154,10 @@ def _git(*arguments: str) -> bytes:
 
 def _extract(commit: str, folder: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", commit, "src"))) as archive:
-        archive.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(folder, filter="data")
+        else:  # Python 3.11.0 to 3.11.3; the archive is git's own
+            archive.extractall(folder)
 
 
 def _run(source: Path, work: Path, case: Case, scores: Path | None = None) -> None:
