@@ -31,6 +31,7 @@ MICRO = {
     "budgets": ["1k"],
     "seeds": [0],
     "upstream": "upstream-standin",
+    "portable": False,
     "report": {"theme": "light"},
     "prepare": {"image_size": 16, "procedural": {"train": 800, "val": 200, "test": 60, "upstream": 300}},
     "pretrain": {"steps": 6, "batch": 32},
