@@ -43,7 +43,8 @@ def test_the_store_does_not_depend_on_the_number_of_threads(tmp_path, monkeypatc
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
 sys.path[:0] = [{src!r}, {here!r}]
 from pathlib import Path
 from small_folders import spec_for
@@ -77,7 +78,7 @@ def killed(path: Path, place: Path, lines: int, signal_: signal.Signals = signal
                     job.stdin.write("\n")
                     job.stdin.flush()
         job.send_signal(signal_)
-        assert job.wait() != 0
+        assert job.wait(timeout=60) != 0
     return seen[-1]
 
 
