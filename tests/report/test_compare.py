@@ -56,6 +56,7 @@ def test_noise_agrees_and_a_changed_method_differs(capsys):
     after[2] -= 0.15
     code, text = run(capsys, "a.csv", write("b.csv", after))
     assert code == 1 and text.startswith("a.csv and b.csv differ by more than noise in ")
+    assert "An encoder that was trained again" in text
     (line,) = [line for line in text.splitlines() if "m2 " in line and line.startswith("1k")]
     assert line.split()[1] == "m2" and line.endswith("yes")
     change = 100 * (after[2] - before[2]).mean()

@@ -30,6 +30,12 @@ ALL = "all cells"
 SMALLEST_DF = 10
 
 
+PRETRAINING = (
+    "The noise is that of fine-tuning and of the test images. An encoder that was trained again, on another machine or "
+    "with other code, can move its method by more."
+)
+
+
 @dataclass(frozen=True)
 class Difference:
     """A mean in two runs, of a method over tasks, a task over methods, or all; `allowed`: by noise, to each side."""
@@ -250,6 +256,8 @@ def describe(found: Comparison, first: str, second: str) -> list[str]:
         ]
         lines += ["", "Means in percent, of methods over tasks and of tasks over methods:"]
         lines += table([head, *body], right=(2, 3, 4, 5))
+    if beyond:
+        lines += ["", PRETRAINING]
     if found.ranks:
         lines += ["", "Ranks that change:"]
         lines += [f"  {budget}  {name}: {before} to {after}" for budget, name, before, after in found.ranks]
